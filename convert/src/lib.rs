@@ -1,0 +1,1 @@
+//! Checkpoints (safetensors, PyTorch, hub) as GGUF sources.

@@ -1,0 +1,1 @@
+//! Tensor types, presets, importance, recipes and the streaming quantization job.

@@ -1,0 +1,4 @@
+//! `grist`: the command line over the Gristmill libraries.
+#![forbid(unsafe_code)]
+
+fn main() {}
