@@ -1,0 +1,56 @@
+//! The arguments of `grist`.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::context::Context;
+use crate::report::Outcome;
+
+/// Checkpoint → GGUF → variants → numbers people can defend.
+#[derive(Debug, Parser)]
+#[command(name = "grist", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Threads to use [default: all cores]
+    #[arg(
+        short = 'j',
+        long,
+        global = true,
+        env = "GRIST_THREADS",
+        value_name = "N"
+    )]
+    pub threads: Option<usize>,
+    /// Print results only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print more (repeatable)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// One variant a command, in the order of the road.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a completion script for a shell
+    Completions(commands::completions::Arguments),
+    /// Write the manual page
+    Man(commands::man::Arguments),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> Outcome {
+        match self {
+            Self::Completions(arguments) => commands::completions::run(&arguments, context),
+            Self::Man(arguments) => commands::man::run(&arguments, context),
+        }
+    }
+}
