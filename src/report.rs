@@ -95,6 +95,10 @@ impl Report {
             let _ = error.print();
             return Ok(Exit::Done);
         }
+        if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            let _ = error.print();
+            return Ok(Exit::Usage);
+        }
         let text = error.to_string();
         let mut paragraphs = text.split("\n\n");
         let message = one_line(paragraphs.next().unwrap_or_default());
