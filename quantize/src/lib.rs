@@ -1,1 +1,10 @@
 //! Tensor types, presets, importance, recipes and the streaming quantization job.
+
+pub mod half;
+pub mod isa;
+pub(crate) mod search;
+pub(crate) mod simd;
+pub mod types;
+
+pub use isa::Isa;
+pub use types::Effort;

@@ -1,0 +1,104 @@
+//! Sixteen f32 lanes on every instruction set.
+//!
+//! Encoders put sixteen blocks side by side, one a lane, and run the scalar sequence of each:
+//! every operation is a single correctly rounded IEEE operation, so the bytes do not depend on the
+//! instruction set. There is deliberately no fused multiply-add and no sum across lanes.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
+
+use crate::isa::Isa;
+
+/// Number of lanes, the same everywhere.
+pub(crate) const LANES: usize = 16;
+
+/// Proof that an instruction set may be used; makes its vectors.
+pub(crate) trait Simd: Copy {
+    /// Sixteen f32 values.
+    type F: Float<Mask = Self::M>;
+    /// Sixteen truth values.
+    type M: Mask;
+
+    /// The same value in all lanes.
+    fn splat(self, value: f32) -> Self::F;
+    /// Lane `i` gets `values[i]`.
+    fn load(self, values: &[f32; LANES]) -> Self::F;
+}
+
+/// Arithmetic on sixteen f32 lanes.
+pub(crate) trait Float:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    /// The result of comparisons.
+    type Mask: Mask;
+
+    /// The lanes as an array.
+    fn store(self, values: &mut [f32; LANES]);
+    /// `|self|`.
+    fn abs(self) -> Self;
+    /// Correctly rounded square root.
+    fn sqrt(self) -> Self;
+    /// `if self > other { self } else { other }`.
+    fn max(self, other: Self) -> Self;
+    /// `if self < other { self } else { other }`.
+    fn min(self, other: Self) -> Self;
+    /// `self > other`; false for NaN.
+    fn gt(self, other: Self) -> Self::Mask;
+    /// `self < other`; false for NaN.
+    fn lt(self, other: Self) -> Self::Mask;
+    /// `self == other`; false for NaN.
+    fn eq(self, other: Self) -> Self::Mask;
+    /// `if mask { self } else { other }`.
+    fn select(self, mask: Self::Mask, other: Self) -> Self;
+    /// ggml's `nearest_int` (ties to even by way of adding 1.5·2^23, wrapping outside ±2^22, NaN
+    /// to 0), clamped to `lo..=hi`.
+    fn nearest(self, lo: i32, hi: i32) -> Self;
+    /// Nearest integer, ties to even, for values within ±2^22; cheaper than `nearest`.
+    fn round_ties_even(self) -> Self;
+
+    /// The lanes by value.
+    #[inline(always)]
+    fn to_array(self) -> [f32; LANES] {
+        let mut values = [0.0; LANES];
+        self.store(&mut values);
+        values
+    }
+}
+
+/// Sixteen truth values.
+pub(crate) trait Mask:
+    Copy + BitAnd<Output = Self> + BitOr<Output = Self> + Not<Output = Self>
+{
+    /// Whether any lane is true.
+    fn any(self) -> bool;
+    /// Lane `i` as bit `i`.
+    fn bits(self) -> u16;
+}
+
+/// Code that runs on whichever instruction set is chosen. `run` must be `#[inline(always)]`, and
+/// so must all it calls in its inner loops: only inlined code is compiled for the set.
+pub(crate) trait Kernel {
+    /// What it gives back.
+    type Output;
+    /// Runs it.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `kernel` compiled for `isa`; on the portable set if this CPU lacks it.
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    if isa.is_available() {
+        match isa {
+            Isa::Portable => {}
+            // SAFETY: the CPU has every feature of the set, checked just above.
+            Isa::Avx2 => return unsafe { x86::run_avx2(kernel) },
+            // SAFETY: the CPU has every feature of the set, checked just above.
+            Isa::Avx512 => return unsafe { x86::run_avx512(kernel) },
+        }
+    }
+    kernel.run(portable::Portable)
+}

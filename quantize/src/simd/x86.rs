@@ -1,0 +1,455 @@
+//! Lanes as AVX2 (two vectors of eight) and AVX-512 (one of sixteen) registers.
+
+use std::arch::x86_64::*;
+use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
+
+use super::{Float, Kernel, LANES, Mask, Simd};
+
+/// Runs `kernel` compiled for AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+/// Runs `kernel` compiled for AVX-512.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512(()))
+}
+
+// Soundness of every block below: the two tokens are made only in the functions above, which can
+// be entered only where the CPU has the features; and vectors are made only from tokens.
+
+/// AVX2, proven present.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// AVX-512, proven present.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+/// Sixteen f32 lanes in two AVX registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair(__m256, __m256);
+
+/// Sixteen truth values as two vectors of all-ones or all-zeros lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct PairMask(__m256, __m256);
+
+/// Sixteen f32 lanes in one AVX-512 register.
+#[derive(Clone, Copy)]
+pub(crate) struct Wide(__m512);
+
+/// Sixteen truth values in a mask register.
+#[derive(Clone, Copy)]
+pub(crate) struct WideMask(__mmask16);
+
+const MAGIC: f32 = 12_582_912.0;
+const MAGIC_ZERO: i32 = 0x0040_0000;
+
+impl Simd for Avx2 {
+    type F = Pair;
+    type M = PairMask;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Pair {
+        // SAFETY: AVX2 is present, since the token exists.
+        unsafe {
+            let all = _mm256_set1_ps(value);
+            Pair(all, all)
+        }
+    }
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> Pair {
+        // SAFETY: AVX2 is present, since the token exists; sixteen values are readable.
+        unsafe {
+            Pair(
+                _mm256_loadu_ps(values.as_ptr()),
+                _mm256_loadu_ps(values.as_ptr().add(8)),
+            )
+        }
+    }
+}
+
+impl Simd for Avx512 {
+    type F = Wide;
+    type M = WideMask;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Wide {
+        // SAFETY: AVX-512 is present, since the token exists.
+        unsafe { Wide(_mm512_set1_ps(value)) }
+    }
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> Wide {
+        // SAFETY: AVX-512 is present, since the token exists; sixteen values are readable.
+        unsafe { Wide(_mm512_loadu_ps(values.as_ptr())) }
+    }
+}
+
+impl Add for Pair {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_add_ps(self.0, other.0),
+                _mm256_add_ps(self.1, other.1),
+            )
+        }
+    }
+}
+
+impl Add for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+}
+
+impl Sub for Pair {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_sub_ps(self.0, other.0),
+                _mm256_sub_ps(self.1, other.1),
+            )
+        }
+    }
+}
+
+impl Sub for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+    }
+}
+
+impl Mul for Pair {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_mul_ps(self.0, other.0),
+                _mm256_mul_ps(self.1, other.1),
+            )
+        }
+    }
+}
+
+impl Mul for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+    }
+}
+
+impl Div for Pair {
+    type Output = Self;
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_div_ps(self.0, other.0),
+                _mm256_div_ps(self.1, other.1),
+            )
+        }
+    }
+}
+
+impl Div for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_div_ps(self.0, other.0)) }
+    }
+}
+
+impl Float for Pair {
+    type Mask = PairMask;
+
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES]) {
+        // SAFETY: AVX2 is present, since this vector exists; sixteen values are writable.
+        unsafe {
+            _mm256_storeu_ps(values.as_mut_ptr(), self.0);
+            _mm256_storeu_ps(values.as_mut_ptr().add(8), self.1);
+        }
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            Self(
+                _mm256_andnot_ps(sign, self.0),
+                _mm256_andnot_ps(sign, self.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe { Self(_mm256_sqrt_ps(self.0), _mm256_sqrt_ps(self.1)) }
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_max_ps(self.0, other.0),
+                _mm256_max_ps(self.1, other.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_min_ps(self.0, other.0),
+                _mm256_min_ps(self.1, other.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn gt(self, other: Self) -> PairMask {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            PairMask(
+                _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0),
+                _mm256_cmp_ps::<_CMP_GT_OQ>(self.1, other.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> PairMask {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            PairMask(
+                _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0),
+                _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, other.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn eq(self, other: Self) -> PairMask {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            PairMask(
+                _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0),
+                _mm256_cmp_ps::<_CMP_EQ_OQ>(self.1, other.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn select(self, mask: PairMask, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_blendv_ps(other.0, self.0, mask.0),
+                _mm256_blendv_ps(other.1, self.1, mask.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn nearest(self, lo: i32, hi: i32) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            let (lo, hi) = (
+                _mm256_set1_epi32(MAGIC_ZERO + lo),
+                _mm256_set1_epi32(MAGIC_ZERO + hi),
+            );
+            let (magic, low_bits) = (_mm256_set1_ps(MAGIC), _mm256_set1_epi32(0x007F_FFFF));
+            let zero = _mm256_set1_epi32(MAGIC_ZERO);
+            let one = |v| {
+                let bits = _mm256_and_si256(_mm256_castps_si256(_mm256_add_ps(v, magic)), low_bits);
+                let clamped = _mm256_min_epi32(_mm256_max_epi32(bits, lo), hi);
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(clamped, zero))
+            };
+            Self(one(self.0), one(self.1))
+        }
+    }
+    #[inline(always)]
+    fn round_ties_even(self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            let magic = _mm256_set1_ps(MAGIC);
+            let one = |v| _mm256_sub_ps(_mm256_add_ps(v, magic), magic);
+            Self(one(self.0), one(self.1))
+        }
+    }
+}
+
+impl Float for Wide {
+    type Mask = WideMask;
+
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES]) {
+        // SAFETY: AVX-512 is present, since this vector exists; sixteen values are writable.
+        unsafe {
+            _mm512_storeu_ps(values.as_mut_ptr(), self.0);
+        }
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_abs_ps(self.0)) }
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_sqrt_ps(self.0)) }
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_max_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_min_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn gt(self, other: Self) -> WideMask {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { WideMask(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> WideMask {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { WideMask(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn eq(self, other: Self) -> WideMask {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { WideMask(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn select(self, mask: WideMask, other: Self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { Self(_mm512_mask_blend_ps(mask.0, other.0, self.0)) }
+    }
+    #[inline(always)]
+    fn nearest(self, lo: i32, hi: i32) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe {
+            let (lo, hi) = (
+                _mm512_set1_epi32(MAGIC_ZERO + lo),
+                _mm512_set1_epi32(MAGIC_ZERO + hi),
+            );
+            let bits = _mm512_castps_si512(_mm512_add_ps(self.0, _mm512_set1_ps(MAGIC)));
+            let bits = _mm512_and_si512(bits, _mm512_set1_epi32(0x007F_FFFF));
+            let clamped = _mm512_min_epi32(_mm512_max_epi32(bits, lo), hi);
+            Self(_mm512_cvtepi32_ps(_mm512_sub_epi32(
+                clamped,
+                _mm512_set1_epi32(MAGIC_ZERO),
+            )))
+        }
+    }
+    #[inline(always)]
+    fn round_ties_even(self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe {
+            let magic = _mm512_set1_ps(MAGIC);
+            Self(_mm512_sub_ps(_mm512_add_ps(self.0, magic), magic))
+        }
+    }
+}
+
+impl BitAnd for PairMask {
+    type Output = Self;
+    #[inline(always)]
+    fn bitand(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_and_ps(self.0, other.0),
+                _mm256_and_ps(self.1, other.1),
+            )
+        }
+    }
+}
+
+impl BitAnd for WideMask {
+    type Output = Self;
+    #[inline(always)]
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl BitOr for PairMask {
+    type Output = Self;
+    #[inline(always)]
+    fn bitor(self, other: Self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe { Self(_mm256_or_ps(self.0, other.0), _mm256_or_ps(self.1, other.1)) }
+    }
+}
+
+impl BitOr for WideMask {
+    type Output = Self;
+    #[inline(always)]
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl Not for PairMask {
+    type Output = Self;
+    #[inline(always)]
+    fn not(self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            let ones = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+            Self(_mm256_xor_ps(self.0, ones), _mm256_xor_ps(self.1, ones))
+        }
+    }
+}
+
+impl Not for WideMask {
+    type Output = Self;
+    #[inline(always)]
+    fn not(self) -> Self {
+        Self(!self.0)
+    }
+}
+
+impl Mask for PairMask {
+    #[inline(always)]
+    fn any(self) -> bool {
+        self.bits() != 0
+    }
+    #[inline(always)]
+    fn bits(self) -> u16 {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe { _mm256_movemask_ps(self.0) as u16 | (_mm256_movemask_ps(self.1) as u16) << 8 }
+    }
+}
+
+impl Mask for WideMask {
+    #[inline(always)]
+    fn any(self) -> bool {
+        self.0 != 0
+    }
+    #[inline(always)]
+    fn bits(self) -> u16 {
+        self.0
+    }
+}
