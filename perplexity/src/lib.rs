@@ -1,1 +1,5 @@
 //! Perplexity, KL divergence, benchmarks and reports.
+#![forbid(unsafe_code)]
+
+pub mod divergence;
+pub mod statistics;
