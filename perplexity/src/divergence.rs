@@ -37,7 +37,7 @@ fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let value = p * (r * r) + r + 1.0;
     let scale = f32::from_bits(
         (shifted
@@ -89,12 +89,13 @@ pub fn compare(base: &[f32], variant: &[f32], target: u32) -> Divergence {
         _ => variant_max,
     };
     let (mut base_sum, mut variant_sum) = (0f64, 0f64);
-    let (mut excess, mut second_order) = (0f64, 0f64);
+    let (mut weighted, mut excess, mut second_order) = (0f64, 0f64, 0f64);
     // KL = Σp·d + ln Σp·e⁻ᵈ = Σp·(d + e⁻ᵈ − 1) + ln(1 + s) − s with s = Σp·(e⁻ᵈ − 1). Every term is of
     // second order in d, so a KL of 1e-6 keeps its digits although the logits are near 10. Where s is
     // not small nothing needs saving, and near −1 the plain form is the one that keeps its digits.
     for (a, b) in base.chunks(BLOCK).zip(variant.chunks(BLOCK)) {
-        let (mut sum_a, mut sum_b, mut sum_s, mut sum_h) = (0f32, 0f32, 0f32, 0f32);
+        let (mut sum_a, mut sum_b, mut sum_d, mut sum_s, mut sum_h) =
+            (0f32, 0f32, 0f32, 0f32, 0f32);
         for (&a, &b) in a.iter().zip(b) {
             let (a, b) = (a - base_max, b - shift);
             let (d, p, q) = (a - b, exp(a), exp(b));
@@ -107,11 +108,13 @@ pub fn compare(base: &[f32], variant: &[f32], target: u32) -> Divergence {
             };
             sum_a += p;
             sum_b += q;
+            sum_d += p * d;
             sum_s += h - p * d;
             sum_h += h;
         }
         base_sum += f64::from(sum_a);
         variant_sum += f64::from(sum_b);
+        weighted += f64::from(sum_d);
         excess += f64::from(sum_s);
         second_order += f64::from(sum_h);
     }
@@ -119,7 +122,7 @@ pub fn compare(base: &[f32], variant: &[f32], target: u32) -> Divergence {
     let kl = if s.abs() < 0.1 {
         second_order / base_sum + (s.ln_1p() - s)
     } else {
-        (second_order - excess) / base_sum + (variant_sum / base_sum).ln()
+        weighted / base_sum + (variant_sum / base_sum).ln()
     };
     let log_probability = |row: &[f32], shift: f32, sum: f64| {
         f64::from(row[target as usize]) - f64::from(shift) - sum.ln()
