@@ -1,5 +1,6 @@
 //! Tensor types, presets, importance, recipes and the streaming quantization job.
 
+pub mod codebooks;
 pub mod half;
 pub mod isa;
 pub(crate) mod search;

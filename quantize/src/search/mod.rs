@@ -1,5 +1,9 @@
 //! Searches that several tensor types share.
 
+pub(crate) mod error;
+pub(crate) mod fp4;
+pub(crate) mod scale;
+
 /// ggml's `nearest_int`: adds 1.5·2^23 and reads the low bits. Ties to even within ±2^22; beyond
 /// that it wraps, and NaN gives 0, which encoders of ggml's bytes must reproduce.
 #[inline(always)]

@@ -170,7 +170,11 @@ pub(crate) fn f16_fault<const BYTES: usize>(
     block: &[u8; BYTES],
     at: usize,
 ) -> Option<&'static str> {
-    let scale = f16_at(block, at);
+    scale_fault(f16_at(block, at))
+}
+
+/// Reports a scale that is infinite or NaN.
+pub(crate) fn scale_fault(scale: f32) -> Option<&'static str> {
     if scale.is_nan() {
         Some("the scale is NaN")
     } else if scale.is_infinite() {

@@ -4,6 +4,22 @@
 
 mod floats;
 mod format;
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
+mod iq4_nl;
+mod iq4_xs;
+mod lattice;
+mod mxfp4;
+mod nvfp4;
+mod q1_0;
+mod q2_0;
+mod tq1_0;
+mod tq2_0;
 
 pub(crate) use format::{Codec, Fault, Format, Rows};
 pub use format::{Effort, ImportanceUse};
@@ -17,6 +33,21 @@ static CODECS: &[Codec] = &[
     Codec::of::<floats::F32, 4, 1>(),
     Codec::of::<floats::F16, 2, 1>(),
     Codec::of::<floats::Bf16, 2, 1>(),
+    Codec::of::<iq2_xxs::Iq2Xxs, 66, 256>(),
+    Codec::of::<iq2_xs::Iq2Xs, 74, 256>(),
+    Codec::of::<iq3_xxs::Iq3Xxs, 98, 256>(),
+    Codec::of::<iq1_s::Iq1S, 50, 256>(),
+    Codec::of::<iq4_nl::Iq4Nl, 18, 32>(),
+    Codec::of::<iq3_s::Iq3S, 110, 256>(),
+    Codec::of::<iq2_s::Iq2S, 82, 256>(),
+    Codec::of::<iq4_xs::Iq4Xs, 136, 256>(),
+    Codec::of::<iq1_m::Iq1M, 56, 256>(),
+    Codec::of::<tq1_0::Tq1_0, 54, 256>(),
+    Codec::of::<tq2_0::Tq2_0, 66, 256>(),
+    Codec::of::<mxfp4::Mxfp4, 17, 32>(),
+    Codec::of::<nvfp4::Nvfp4, 36, 64>(),
+    Codec::of::<q1_0::Q1_0, 18, 128>(),
+    Codec::of::<q2_0::Q2_0, 18, 64>(),
 ];
 
 /// Why rows could not be decoded, encoded or accepted.

@@ -1,0 +1,77 @@
+//! Nearest E2M1 numbers for a given scale, and the error they leave.
+
+use crate::codebooks::E2M1_DOUBLED;
+use crate::simd::{Float, LANES, Simd};
+
+/// Sixteen magnitudes as doubled E2M1 numbers, for a scale that is half the block's. A tie goes to
+/// the smaller number. `scale` must not be zero.
+///
+/// ggml compares the rounded distances to all sixteen code values. Around each of the midpoints
+/// below both distances are exact, so that comparing with the midpoint decides the same.
+#[inline(always)]
+pub(crate) fn nearest_magnitude<S: Simd>(simd: S, magnitudes: S::F, scale: f32) -> S::F {
+    /// Midpoint between neighbouring code values, and their distance.
+    const STEPS: [(f32, f32); 7] = [
+        (0.5, 1.0),
+        (1.5, 1.0),
+        (2.5, 1.0),
+        (3.5, 1.0),
+        (5.0, 2.0),
+        (7.0, 2.0),
+        (10.0, 4.0),
+    ];
+    let zero = simd.splat(0.0);
+    STEPS.iter().fold(zero, |sum, &(midpoint, step)| {
+        let above = magnitudes.gt(simd.splat(midpoint * scale));
+        sum + simd.splat(step).select(above, zero)
+    })
+}
+
+/// Sums lanes in a fixed order.
+#[inline(always)]
+pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// `Σ w·(|x| - scale·q)²` over values in lanes, `q` their nearest codes.
+#[inline(always)]
+pub(crate) fn error<S: Simd, const N: usize>(
+    simd: S,
+    magnitudes: &[[f32; LANES]; N],
+    weights: &[[f32; LANES]; N],
+    scale: f32,
+) -> f32 {
+    let mut sum = simd.splat(0.0);
+    for (x, w) in magnitudes.iter().zip(weights) {
+        let x = simd.load(x);
+        let difference = x - simd.splat(scale) * nearest_magnitude(simd, x, scale);
+        sum = sum + simd.load(w) * (difference * difference);
+    }
+    sum_lanes(&sum.to_array())
+}
+
+/// The codes of values in lanes. Zero is code 0 for either sign.
+#[inline(always)]
+pub(crate) fn codes<S: Simd>(simd: S, values: &[f32; LANES], scale: f32) -> [u8; LANES] {
+    if scale == 0.0 {
+        return [0; LANES];
+    }
+    let magnitudes = nearest_magnitude(simd, simd.load(values).abs(), scale).to_array();
+    std::array::from_fn(|i| {
+        // Magnitudes 0 1 2 3 4 6 8 12 are codes 0..8.
+        let code = match magnitudes[i] as i8 {
+            small @ 0..=4 => small as u8,
+            6 => 5,
+            8 => 6,
+            _ => 7,
+        };
+        debug_assert_eq!(f32::from(E2M1_DOUBLED[usize::from(code)]), magnitudes[i]);
+        if values[i] < 0.0 && code != 0 {
+            code | 8
+        } else {
+            code
+        }
+    })
+}

@@ -1,0 +1,124 @@
+//! MXFP4: 32 E2M1 numbers with a shared power-of-two scale (OCP microscaling formats).
+
+use gristmill_gguf::TensorType;
+
+use super::{Effort, Format, ImportanceUse, Rows};
+use crate::codebooks::{E2M1_DOUBLED, e8m0_half};
+use crate::search::fp4;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// Exponent byte `e` (E8M0), then 16 bytes: byte `j` holds value `j` in its low and `j + 16` in its
+/// high nibble. A value is `(2·e2m1)·2^(e - 128)`.
+pub(crate) struct Mxfp4;
+
+impl Format<17, 32> for Mxfp4 {
+    const TYPE: TensorType = TensorType::MXFP4;
+    const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
+
+    #[inline(always)]
+    fn decode(block: &[u8; 17], values: &mut [f32; 32]) {
+        let scale = e8m0_half(block[0]);
+        for j in 0..16 {
+            let codes = block[1 + j];
+            values[j] = f32::from(E2M1_DOUBLED[usize::from(codes & 15)]) * scale;
+            values[j + 16] = f32::from(E2M1_DOUBLED[usize::from(codes >> 4)]) * scale;
+        }
+    }
+
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 17]]) {
+        dispatch(
+            rows.isa,
+            Encode {
+                rows,
+                effort,
+                blocks,
+            },
+        );
+    }
+
+    fn fault(block: &[u8; 17]) -> Option<&'static str> {
+        (block[0] == 255).then_some("the exponent is NaN")
+    }
+}
+
+struct Encode<'a> {
+    rows: &'a Rows<'a>,
+    effort: Effort,
+    blocks: &'a mut [[u8; 17]],
+}
+
+impl Kernel for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks::<32>()) {
+            let halves = values.as_chunks().0;
+            let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
+            block[0] = reference_exponent(amax);
+            if self.effort == Effort::Best && amax > 0.0 {
+                let magnitudes = [halves[0].map(f32::abs), halves[1].map(f32::abs)];
+                let ones = [1.0; 32];
+                let weights = importance.unwrap_or(&ones).as_chunks().0;
+                block[0] = best_exponent(simd, &magnitudes, &[weights[0], weights[1]], block[0]);
+            }
+            let scale = e8m0_half(block[0]);
+            let low = fp4::codes(simd, &halves[0], scale);
+            let high = fp4::codes(simd, &halves[1], scale);
+            for j in 0..16 {
+                block[1 + j] = low[j] | high[j] << 4;
+            }
+        }
+    }
+}
+
+/// The exponent with the least error around ggml's. The largest value may be worth clipping when it
+/// matters little, hence more steps down than up.
+#[inline(always)]
+fn best_exponent<S: Simd>(
+    simd: S,
+    magnitudes: &[[f32; 16]; 2],
+    weights: &[[f32; 16]; 2],
+    reference: u8,
+) -> u8 {
+    let error = |e: u8| fp4::error(simd, magnitudes, weights, e8m0_half(e));
+    let (mut best, mut least) = (reference, error(reference));
+    let candidates = reference.saturating_sub(3)..=reference.saturating_add(1).min(254);
+    for e in candidates.filter(|&e| e != reference) {
+        let error = error(e);
+        if error < least {
+            (best, least) = (e, error);
+        }
+    }
+    best
+}
+
+/// ggml's `floor(log2f(amax)) - 2 + 127`, at least zero.
+///
+/// The f32 logarithm of a number just below a power of two rounds up to the integer; how many
+/// numbers below it do depends on the size of the logarithm. Where ggml's exponent is negative and
+/// wraps around to nonsense, zero is meant: all codes are then zero, or the values nearly subnormal.
+#[inline(always)]
+fn reference_exponent(amax: f32) -> u8 {
+    if amax < f32::MIN_POSITIVE {
+        return 0;
+    }
+    let exponent = (amax.to_bits() >> 23) as i32 - 127;
+    let size = if exponent >= 0 {
+        exponent
+    } else {
+        -exponent - 1
+    };
+    let rounded_up = match size {
+        0..=1 => 0,
+        2..=3 => 1,
+        4..=7 => 2,
+        8..=15 => 5,
+        16..=31 => 11,
+        32..=63 => 22,
+        _ => 44,
+    };
+    let below_power = 0x80_0000 - (amax.to_bits() & 0x7f_ffff);
+    let log2 = exponent + i32::from(below_power <= rounded_up);
+    (log2 + 125).clamp(0, 255) as u8
+}

@@ -1,0 +1,46 @@
+//! TQ1_0: 256 ternary values in base three, five to a byte, one half-precision scale.
+
+use gristmill_gguf::TensorType;
+
+use super::format::{f16_at, f16_fault};
+use super::{Effort, Format, ImportanceUse, Rows};
+
+/// Block of 54 bytes: 48 bytes of five digits, four bytes of four digits, scale `d`. Bytes 0..32
+/// hold values 0..160 (byte `m`, digit `k`: value `32k + m`), bytes 32..48 values 160..240 (`16k + m`
+/// onwards), bytes 48..52 the last 16 (`4k + m` onwards). A byte is the digits' number, first digit
+/// most significant, scaled from 3^5 to 256 and rounded up, so that multiplying by three carries the
+/// digits out one after the other. `value = (digit - 1) * d`.
+pub(crate) struct Tq1_0;
+
+impl Format<54, 256> for Tq1_0 {
+    const TYPE: TensorType = TensorType::TQ1_0;
+    const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
+
+    #[inline(always)]
+    fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
+        let d = f16_at(block, 52);
+        let mut rest = &mut out[..];
+        for (start, bytes, digits) in RUNS {
+            for power in &POWERS[..digits] {
+                let (now, later) = rest.split_at_mut(bytes);
+                for (value, &byte) in now.iter_mut().zip(&block[start..start + bytes]) {
+                    let digit = (u16::from(byte.wrapping_mul(*power)) * 3) >> 8;
+                    *value = f32::from(digit as i16 - 1) * d;
+                }
+                rest = later;
+            }
+        }
+    }
+
+    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 54]]) {}
+
+    fn fault(block: &[u8; 54]) -> Option<&'static str> {
+        f16_fault(block, 52)
+    }
+}
+
+/// Powers of three, which bring a digit to the top.
+const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+
+/// First byte, bytes and digits per byte of the three runs of a block.
+const RUNS: [(usize, usize, usize); 3] = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];

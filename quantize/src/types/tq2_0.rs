@@ -1,0 +1,32 @@
+//! TQ2_0: 256 ternary values of two bits, one half-precision scale.
+
+use gristmill_gguf::TensorType;
+
+use super::format::{f16_at, f16_fault};
+use super::{Effort, Format, ImportanceUse, Rows};
+
+/// Block of 66 bytes: 64 bytes, then scale `d`. Value `128h + 32k + m` is bits `2k..2k+2` of byte
+/// `32h + m`. `value = (code - 1) * d`; no encoder writes code 3, which decodes to `2d`.
+pub(crate) struct Tq2_0;
+
+impl Format<66, 256> for Tq2_0 {
+    const TYPE: TensorType = TensorType::TQ2_0;
+    const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
+
+    #[inline(always)]
+    fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
+        let d = f16_at(block, 64);
+        for (i, out) in out.chunks_exact_mut(32).enumerate() {
+            let codes = &block[32 * (i / 4)..][..32];
+            for (value, code) in out.iter_mut().zip(codes) {
+                *value = (((code >> (2 * (i % 4))) & 3) as i8 - 1) as f32 * d;
+            }
+        }
+    }
+
+    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 66]]) {}
+
+    fn fault(block: &[u8; 66]) -> Option<&'static str> {
+        f16_fault(block, 64)
+    }
+}
