@@ -1,8 +1,11 @@
-//! Tensor types, presets, importance, recipes and the streaming quantization job.
+//! Tensor types, presets, recipes, importance and the streaming quantization job.
 
 pub mod codebooks;
 pub mod half;
 pub mod isa;
+pub mod nearest;
+pub mod plan;
+pub mod preset;
 pub(crate) mod search;
 pub(crate) mod simd;
 pub mod types;
