@@ -25,9 +25,12 @@ impl TensorInfo {
         self.shape.first().copied().unwrap_or(1)
     }
 
-    /// Number of rows: the product of the other dimensions. Shapes are checked when a source is
-    /// opened, so the product cannot overflow.
+    /// Number of rows: the product of the other dimensions, and 0 for a tensor without elements.
+    /// Shapes are checked when a source is opened, so the product cannot overflow.
     pub fn rows(&self) -> u64 {
+        if self.shape.contains(&0) {
+            return 0;
+        }
         self.shape.iter().skip(1).product()
     }
 
@@ -36,7 +39,8 @@ impl TensorInfo {
         self.row_len() * self.rows()
     }
 
-    /// Bytes of the tensor's data, padding excluded; `None` if the rows are not whole blocks.
+    /// Bytes of the tensor's data, padding excluded; `None` if the rows are not whole blocks or the
+    /// size overflows.
     pub fn bytes(&self) -> Option<u64> {
         self.ty.row_bytes(self.row_len())?.checked_mul(self.rows())
     }
