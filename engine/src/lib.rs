@@ -1,1 +1,4 @@
 //! CPU inference of GGUF models.
+
+pub mod matmul;
+pub mod pool;

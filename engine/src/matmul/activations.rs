@@ -1,0 +1,213 @@
+//! Activations and their 8-bit form.
+
+use std::sync::OnceLock;
+
+use super::{BLOCK, SUPER};
+use crate::pool::Pool;
+
+/// The input of matrix products: `tokens` vectors of `cols` values, token after token.
+///
+/// Kernels for quantized weights want it in 8 bits; it is converted when the first product asks for
+/// it, and all products that read the same input share the result.
+#[derive(Debug, Default)]
+pub struct Activations {
+    tokens: usize,
+    cols: usize,
+    values: Vec<f32>,
+    pub(super) a32: OnceLock<A32>,
+}
+
+impl Activations {
+    /// Takes `tokens` vectors of `cols` values.
+    ///
+    /// # Panics
+    /// If `values` does not hold `tokens * cols` values.
+    pub fn new(tokens: usize, cols: usize, values: Vec<f32>) -> Self {
+        assert_eq!(values.len(), tokens * cols, "tokens x columns");
+        Self {
+            tokens,
+            cols,
+            values,
+            a32: OnceLock::new(),
+        }
+    }
+
+    /// Makes room for another input, keeping the allocation, and gives its values to be written:
+    /// they hold whatever they held before, or zeros.
+    pub fn reset(&mut self, tokens: usize, cols: usize) -> &mut [f32] {
+        self.a32 = OnceLock::new();
+        self.tokens = tokens;
+        self.cols = cols;
+        self.values.resize(tokens * cols, 0.0);
+        &mut self.values
+    }
+
+    /// Number of vectors.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Values in a vector.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// All values, token after token.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The vector of one token.
+    ///
+    /// # Panics
+    /// If there is no such token.
+    pub fn token(&self, token: usize) -> &[f32] {
+        &self.values[token * self.cols..][..self.cols]
+    }
+
+    /// The 8-bit form, made on first use.
+    pub(super) fn a32(&self, pool: &Pool) -> &A32 {
+        self.a32.get_or_init(|| A32::quantize(self, pool))
+    }
+}
+
+/// Activations in signed 8-bit codes with one f32 scale for every 32 values (absmax / 127, round to
+/// nearest even), and the sums that weights with an offset or a minimum need.
+///
+/// Vectors are padded with zeros to whole superblocks of 256 values.
+#[derive(Debug)]
+pub(super) struct A32 {
+    supers: usize,
+    codes: Vec<i8>,
+    blocks: Vec<SuperSums>,
+}
+
+/// Scales and sums of the 256 activations of a superblock.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct SuperSums {
+    /// -128 times the sum of the codes of every 16 values: the first halves of the 8 blocks, then
+    /// their second halves.
+    pub zero: [i32; 16],
+    /// Scale times sum of the codes of every 16 values, in the same order.
+    pub half_sum: [f32; 16],
+    /// Scale of each block of 32.
+    pub scale: [f32; 8],
+    /// Scale times sum of the codes of each block.
+    pub sum: [f32; 8],
+}
+
+/// One token's 8-bit form.
+#[derive(Clone, Copy)]
+pub(super) struct A32Token<'a> {
+    pub codes: &'a [i8],
+    pub blocks: &'a [SuperSums],
+}
+
+impl A32 {
+    fn quantize(x: &Activations, pool: &Pool) -> Self {
+        const EMPTY: SuperSums = SuperSums {
+            zero: [0; 16],
+            half_sum: [0.0; 16],
+            scale: [0.0; 8],
+            sum: [0.0; 8],
+        };
+        let supers = x.cols.div_ceil(SUPER);
+        let mut codes = vec![0; x.tokens * supers * SUPER];
+        let mut blocks = vec![EMPTY; x.tokens * supers];
+        if codes.is_empty() {
+            return Self {
+                supers,
+                codes,
+                blocks,
+            };
+        }
+        let rows: Vec<_> = codes
+            .chunks_mut(supers * SUPER)
+            .zip(blocks.chunks_mut(supers))
+            .map(|row| std::sync::Mutex::new(row))
+            .collect();
+        // A unit of some 16 K values: 10 µs.
+        let tokens_per_unit = (16384 / x.cols.max(1)).max(1);
+        pool.run(x.tokens.div_ceil(tokens_per_unit), |unit| {
+            let first = unit * tokens_per_unit;
+            for token in first..(first + tokens_per_unit).min(x.tokens) {
+                if let Ok(mut row) = rows[token].lock() {
+                    let (codes, blocks) = &mut *row;
+                    quantize_token(x.token(token), codes, blocks);
+                }
+            }
+        });
+        drop(rows);
+        Self {
+            supers,
+            codes,
+            blocks,
+        }
+    }
+
+    /// Superblocks in a vector.
+    pub(super) fn supers(&self) -> usize {
+        self.supers
+    }
+
+    pub(super) fn token(&self, token: usize) -> A32Token<'_> {
+        A32Token {
+            codes: &self.codes[token * self.supers * SUPER..][..self.supers * SUPER],
+            blocks: &self.blocks[token * self.supers..][..self.supers],
+        }
+    }
+}
+
+fn quantize_token(values: &[f32], codes: &mut [i8], blocks: &mut [SuperSums]) {
+    let codes = codes.chunks_exact_mut(SUPER);
+    for ((values, codes), sums) in values.chunks(SUPER).zip(codes).zip(blocks) {
+        for (b, values) in values.chunks(BLOCK).enumerate() {
+            let mut padded = [0.0; BLOCK];
+            padded[..values.len()].copy_from_slice(values);
+            let codes = &mut codes.as_chunks_mut::<BLOCK>().0[b];
+            let scale = quantize_block(&padded, codes);
+            let first: i32 = codes[..BLOCK / 2].iter().map(|&c| i32::from(c)).sum();
+            let second: i32 = codes[BLOCK / 2..].iter().map(|&c| i32::from(c)).sum();
+            sums.scale[b] = scale;
+            sums.sum[b] = scale * (first + second) as f32;
+            for (half, sum) in [(b, first), (8 + b, second)] {
+                sums.zero[half] = -128 * sum;
+                sums.half_sum[half] = scale * sum as f32;
+            }
+        }
+    }
+}
+
+/// Codes of 32 values; gives their scale. Values that are not finite make the scale NaN, so that
+/// they show in every product.
+#[inline(always)]
+fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> f32 {
+    /// Below this the reciprocal of the scale would overflow; such a block counts as zeros.
+    const TINY: f32 = 1e-36;
+    /// Adding it leaves the nearest integer, ties to even, in the low bits.
+    const MAGIC: f32 = 12_582_912.0;
+    let mut max = [0.0f32; 8];
+    let mut poison = [0.0f32; 8];
+    for chunk in values.as_chunks::<8>().0 {
+        for i in 0..8 {
+            max[i] = if chunk[i].abs() > max[i] {
+                chunk[i].abs()
+            } else {
+                max[i]
+            };
+            poison[i] += chunk[i] * 0.0;
+        }
+    }
+    let max = max.iter().fold(0.0f32, |a, &b| a.max(b));
+    let poison: f32 = poison.iter().sum();
+    let inverse = if max > TINY { 127.0 / max } else { 0.0 };
+    for (code, &value) in codes.iter_mut().zip(values) {
+        *code = (value * inverse + MAGIC).to_bits() as i8;
+    }
+    if max > TINY {
+        max / 127.0 + poison
+    } else {
+        poison
+    }
+}

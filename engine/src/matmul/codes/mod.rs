@@ -1,0 +1,142 @@
+//! Weights as 8-bit codes: the common form that all integer kernels multiply.
+//!
+//! A superblock of 256 weights becomes 256 unsigned codes (the signed code plus 128) in the order of
+//! the row, and f32 scales and minima. A type says how its bytes become that ([`Codes`]); products
+//! know nothing of types but the [`Shape`] of their scales. Types of 32-value blocks count as
+//! superblocks of eight.
+
+mod k_quants;
+mod legacy;
+
+pub(super) use k_quants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
+pub(super) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+
+use super::SUPER;
+
+/// How finely scales are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scales {
+    /// One for each block of 32, in [`SuperScales::scale`].
+    Blocks,
+    /// One for every 16 values, in [`SuperScales::half`].
+    Halves,
+    /// A small integer for every 16 values in [`SuperScales::half`] whose products with the codes
+    /// fit 8 bits, times a scale in [`SuperScales::scale`].
+    Folded,
+}
+
+/// Whether there are minima to add, and for how many values each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Minima {
+    /// None.
+    None,
+    /// One for each block of 32, in the first half of [`SuperScales::min`].
+    Blocks,
+    /// One for every 16 values, in [`SuperScales::min`].
+    Halves,
+}
+
+/// What a type's scales look like: constants that kernels are compiled for.
+pub(super) trait Shape {
+    /// Scales.
+    const SCALES: Scales;
+    /// Minima.
+    const MINIMA: Minima;
+}
+
+/// A scale for each block of 32.
+pub(super) struct BlockScales;
+/// A scale and a minimum for each block of 32.
+pub(super) struct BlockScalesMinima;
+/// A scale for every 16 values.
+pub(super) struct HalfScales;
+/// An integer scale for every 16 values.
+pub(super) struct FoldedScales;
+/// An integer scale and a minimum for every 16 values.
+pub(super) struct FoldedScalesMinima;
+
+impl Shape for BlockScales {
+    const SCALES: Scales = Scales::Blocks;
+    const MINIMA: Minima = Minima::None;
+}
+
+impl Shape for BlockScalesMinima {
+    const SCALES: Scales = Scales::Blocks;
+    const MINIMA: Minima = Minima::Blocks;
+}
+
+impl Shape for HalfScales {
+    const SCALES: Scales = Scales::Halves;
+    const MINIMA: Minima = Minima::None;
+}
+
+impl Shape for FoldedScales {
+    const SCALES: Scales = Scales::Folded;
+    const MINIMA: Minima = Minima::None;
+}
+
+impl Shape for FoldedScalesMinima {
+    const SCALES: Scales = Scales::Folded;
+    const MINIMA: Minima = Minima::Halves;
+}
+
+/// A type whose weights become codes.
+pub(super) trait Codes {
+    /// What its scales look like.
+    type Shape: Shape;
+    /// Stored bytes of 256 weights.
+    const BYTES: usize;
+
+    /// Unpacks one superblock of [`Self::BYTES`] bytes.
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales);
+}
+
+/// Scales and minima of one superblock. What is given for every 16 values stands in this order: the
+/// first halves of the eight blocks of 32, then their second halves.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct SuperScales {
+    pub half: [f32; 16],
+    pub min: [f32; 16],
+    pub scale: [f32; 8],
+}
+
+/// One row of codes: a buffer that rows are unpacked to in turn.
+#[derive(Debug, Default)]
+pub(super) struct CodeRow {
+    pub codes: Vec<u8>,
+    pub scales: Vec<SuperScales>,
+}
+
+impl CodeRow {
+    const EMPTY: SuperScales = SuperScales {
+        half: [0.0; 16],
+        min: [0.0; 16],
+        scale: [0.0; 8],
+    };
+
+    /// Makes the buffer hold `supers` superblocks.
+    pub(super) fn resize(&mut self, supers: usize) {
+        self.codes.resize(supers * SUPER, 0);
+        self.scales.resize(supers, Self::EMPTY);
+    }
+}
+
+/// Unpacks a row into a buffer of the row's size, rounded up to whole superblocks: what is missing
+/// in the last one decodes from zeros, and meets activations that are zero.
+#[inline(always)]
+pub(super) fn unpack_row<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
+    let whole = bytes.chunks_exact(T::BYTES);
+    let rest = whole.remainder();
+    let mut codes = row.codes.as_chunks_mut::<SUPER>().0.iter_mut();
+    let mut scales = row.scales.iter_mut();
+    for ((bytes, codes), scales) in whole.zip(&mut codes).zip(&mut scales) {
+        T::unpack(bytes, codes, scales);
+    }
+    if let (false, Some(codes), Some(scales)) = (rest.is_empty(), codes.next(), scales.next()) {
+        // No type of 256-value blocks comes here: the longest superblock of the others is Q8_0's.
+        let mut padded = [0; 272];
+        padded[..rest.len()].copy_from_slice(rest);
+        T::unpack(&padded[..T::BYTES], codes, scales);
+    }
+}
