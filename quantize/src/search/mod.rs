@@ -1,4 +1,17 @@
-//! Searches that several tensor types share.
+//! Searches that several tensor types share: sixteen blocks at a time, one a lane.
+//!
+//! Those named `reference_*` take exactly ggml's decisions, so that its bytes come out.
+
+mod affine;
+mod positive;
+mod symmetric;
+
+pub(crate) use affine::{AffineSteps, reference_affine};
+pub(crate) use positive::reference_positive;
+pub(crate) use symmetric::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
+
+/// Below this, ggml takes a group of values for zero.
+pub(crate) const EPSILON: f32 = 1e-15;
 
 pub(crate) mod error;
 pub(crate) mod fp4;

@@ -37,6 +37,8 @@ pub(crate) trait Float:
 
     /// The lanes as an array.
     fn store(self, values: &mut [f32; LANES]);
+    /// Lanes that hold small integers, as bytes (modulo 256).
+    fn to_u8(self) -> [u8; LANES];
     /// `|self|`.
     fn abs(self) -> Self;
     /// Correctly rounded square root.
@@ -76,6 +78,28 @@ pub(crate) trait Mask:
     fn any(self) -> bool;
     /// Lane `i` as bit `i`.
     fn bits(self) -> u16;
+}
+
+/// Sixteen blocks of `N` values side by side: lane `i` of vector `j` is value `j` of block `i`.
+#[inline(always)]
+pub(crate) fn gather<'a, S: Simd, const N: usize>(
+    simd: S,
+    block: impl Fn(usize) -> &'a [f32; N],
+) -> [S::F; N] {
+    let blocks: [&[f32; N]; LANES] = std::array::from_fn(block);
+    std::array::from_fn(|j| simd.load(&blocks.map(|block| block[j])))
+}
+
+/// Inverse of [`gather`] for levels, which are small integers.
+#[inline(always)]
+pub(crate) fn scatter_levels<F: Float, const N: usize>(levels: &[F; N]) -> [[u8; N]; LANES] {
+    let mut blocks = [[0; N]; LANES];
+    for (j, levels) in levels.iter().enumerate() {
+        for (block, level) in blocks.iter_mut().zip(levels.to_u8()) {
+            block[j] = level;
+        }
+    }
+    blocks
 }
 
 /// Code that runs on whichever instruction set is chosen. `run` must be `#[inline(always)]`, and

@@ -88,6 +88,11 @@ impl Float for Lanes {
         *values = self.0;
     }
     #[inline(always)]
+    fn to_u8(self) -> [u8; LANES] {
+        const MAGIC: f32 = 12_582_912.0;
+        self.0.map(|v| (v + MAGIC).to_bits() as u8)
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         self.map(f32::abs)
     }

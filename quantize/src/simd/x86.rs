@@ -191,6 +191,18 @@ impl Float for Pair {
         }
     }
     #[inline(always)]
+    fn to_u8(self) -> [u8; LANES] {
+        // SAFETY: AVX2 is present, since this vector exists; both types are sixteen bytes.
+        unsafe {
+            let low = _mm256_set1_epi32(255);
+            let a = _mm256_and_si256(_mm256_cvtps_epi32(self.0), low);
+            let b = _mm256_and_si256(_mm256_cvtps_epi32(self.1), low);
+            let a = _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            let b = _mm_packus_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b));
+            std::mem::transmute(_mm_packus_epi16(a, b))
+        }
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         // SAFETY: AVX2 is present, since this vector exists.
         unsafe {
@@ -304,6 +316,11 @@ impl Float for Wide {
         unsafe {
             _mm512_storeu_ps(values.as_mut_ptr(), self.0);
         }
+    }
+    #[inline(always)]
+    fn to_u8(self) -> [u8; LANES] {
+        // SAFETY: AVX-512 is present, since this vector exists; both types are sixteen bytes.
+        unsafe { std::mem::transmute(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) }
     }
     #[inline(always)]
     fn abs(self) -> Self {

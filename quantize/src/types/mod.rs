@@ -13,11 +13,24 @@ mod iq3_s;
 mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
+mod k_quant;
 mod lattice;
+mod legacy;
 mod mxfp4;
 mod nvfp4;
+mod packing;
 mod q1_0;
 mod q2_0;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
 mod tq1_0;
 mod tq2_0;
 
@@ -48,6 +61,16 @@ static CODECS: &[Codec] = &[
     Codec::of::<nvfp4::Nvfp4, 36, 64>(),
     Codec::of::<q1_0::Q1_0, 18, 128>(),
     Codec::of::<q2_0::Q2_0, 18, 64>(),
+    Codec::of::<q4_0::Q4_0, 18, 32>(),
+    Codec::of::<q4_1::Q4_1, 20, 32>(),
+    Codec::of::<q5_0::Q5_0, 22, 32>(),
+    Codec::of::<q5_1::Q5_1, 24, 32>(),
+    Codec::of::<q8_0::Q8_0, 34, 32>(),
+    Codec::of::<q2_k::Q2K, 84, 256>(),
+    Codec::of::<q3_k::Q3K, 110, 256>(),
+    Codec::of::<q4_k::Q4K, 144, 256>(),
+    Codec::of::<q5_k::Q5K, 176, 256>(),
+    Codec::of::<q6_k::Q6K, 210, 256>(),
 ];
 
 /// Why rows could not be decoded, encoded or accepted.

@@ -1,12 +1,13 @@
-//! Q4_0: 32 values of 4 bits and one scale.
+//! Q4_0: 32 values of 4 bits and a scale.
 
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::legacy::{self, Symmetric};
+use super::packing::{pack_nibbles, part, part_mut, unpack_32};
 use super::{Effort, Format, ImportanceUse, Rows};
 
-/// `d` (f16), then 16 bytes: byte `j` holds value `j` in its low and `j + 16` in its high nibble.
-/// A value is `(q - 8)·d`.
+/// `d` (f16), then nibbles. A value is `(q - 8)·d`.
 pub(crate) struct Q4_0;
 
 impl Format<18, 32> for Q4_0 {
@@ -16,16 +17,29 @@ impl Format<18, 32> for Q4_0 {
     #[inline(always)]
     fn decode(block: &[u8; 18], values: &mut [f32; 32]) {
         let d = f16_at(block, 0);
-        for j in 0..16 {
-            let pair = i32::from(block[2 + j]);
-            values[j] = ((pair & 15) - 8) as f32 * d;
-            values[j + 16] = ((pair >> 4) - 8) as f32 * d;
+        let levels = unpack_32(part::<2, 16, _>(block), 0);
+        for (value, level) in values.iter_mut().zip(levels) {
+            *value = f32::from(level as i8 - 8) * d;
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 18]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 18]]) {
+        legacy::encode_symmetric::<Self, 18>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 18]) -> Option<&'static str> {
         f16_fault(block, 0)
+    }
+}
+
+impl Symmetric<18> for Q4_0 {
+    const HALF: i32 = 8;
+
+    #[inline(always)]
+    fn pack(d: u16, levels: &[u8; 32]) -> [u8; 18] {
+        let mut block = [0; 18];
+        *part_mut::<0, 2, _>(&mut block) = d.to_le_bytes();
+        pack_nibbles(levels, part_mut::<2, 16, _>(&mut block));
+        block
     }
 }

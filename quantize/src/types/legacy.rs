@@ -1,0 +1,239 @@
+//! What Q4_0, Q5_0, Q4_1 and Q5_1 share: their encoders.
+
+use std::array::from_fn;
+use std::marker::PhantomData;
+
+use super::{Effort, Rows};
+use crate::half::f32_to_f16;
+use crate::search::{AffineSteps, reference_affine, reference_symmetric};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+
+/// Values in a block.
+const N: usize = 32;
+
+/// A type whose value is `(q - HALF)·d`.
+pub(crate) trait Symmetric<const BYTES: usize> {
+    /// Half the number of levels.
+    const HALF: i32;
+
+    /// A block of scale bits and levels `q`.
+    fn pack(d: u16, levels: &[u8; N]) -> [u8; BYTES];
+}
+
+/// A type whose value is `q·d + m`.
+pub(crate) trait Affine<const BYTES: usize> {
+    /// The highest level.
+    const TOP: i32;
+
+    /// A block of scale bits, minimum bits and levels `q`.
+    fn pack(d: u16, m: u16, levels: &[u8; N]) -> [u8; BYTES];
+}
+
+/// Encodes rows of a symmetric type.
+pub(crate) fn encode_symmetric<T: Symmetric<BYTES>, const BYTES: usize>(
+    rows: &Rows<'_>,
+    effort: Effort,
+    blocks: &mut [[u8; BYTES]],
+) {
+    encode(
+        rows,
+        effort,
+        blocks,
+        SymmetricEncoder::<T, BYTES>(PhantomData),
+    );
+}
+
+/// Encodes rows of an affine type.
+pub(crate) fn encode_affine<T: Affine<BYTES>, const BYTES: usize>(
+    rows: &Rows<'_>,
+    effort: Effort,
+    blocks: &mut [[u8; BYTES]],
+) {
+    encode(rows, effort, blocks, AffineEncoder::<T, BYTES>(PhantomData));
+}
+
+/// The two families' own part.
+trait Encoder<const BYTES: usize> {
+    /// ggml's encoder without importance. Must be `#[inline(always)]`.
+    fn plain(&self, x: &[f32; N]) -> [u8; BYTES];
+
+    /// ggml's search with weights: the scale, the minimum, the levels. Must be
+    /// `#[inline(always)]`.
+    fn search<S: Simd>(
+        &self,
+        simd: S,
+        x: &[S::F; N],
+        w: &[S::F; N],
+        levels: &mut [S::F; N],
+    ) -> (S::F, S::F);
+
+    /// A block of scale, minimum and levels.
+    fn pack(&self, d: f32, m: f32, levels: &[u8; N]) -> [u8; BYTES];
+}
+
+struct SymmetricEncoder<T, const BYTES: usize>(PhantomData<T>);
+
+impl<T: Symmetric<BYTES>, const BYTES: usize> Encoder<BYTES> for SymmetricEncoder<T, BYTES> {
+    #[inline(always)]
+    fn plain(&self, x: &[f32; N]) -> [u8; BYTES] {
+        let d = extreme(x) / -T::HALF as f32;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        let top = (2 * T::HALF - 1) as u8;
+        let levels = x.map(|x| ((x * inverse + (T::HALF as f32 + 0.5)) as u8).min(top));
+        T::pack(f32_to_f16(d), &levels)
+    }
+
+    #[inline(always)]
+    fn search<S: Simd>(
+        &self,
+        simd: S,
+        x: &[S::F; N],
+        w: &[S::F; N],
+        levels: &mut [S::F; N],
+    ) -> (S::F, S::F) {
+        (
+            reference_symmetric(simd, T::HALF, x, w, levels),
+            simd.splat(0.0),
+        )
+    }
+
+    #[inline(always)]
+    fn pack(&self, d: f32, _: f32, levels: &[u8; N]) -> [u8; BYTES] {
+        T::pack(f32_to_f16(d), levels)
+    }
+}
+
+struct AffineEncoder<T, const BYTES: usize>(PhantomData<T>);
+
+impl<T: Affine<BYTES>, const BYTES: usize> Encoder<BYTES> for AffineEncoder<T, BYTES> {
+    #[inline(always)]
+    fn plain(&self, x: &[f32; N]) -> [u8; BYTES] {
+        let mut min = f32::MAX;
+        let mut max = f32::MIN;
+        for &x in x {
+            min = if x < min { x } else { min };
+            max = if x > max { x } else { max };
+        }
+        let d = (max - min) / T::TOP as f32;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        let levels = x.map(|x| (((x - min) * inverse + 0.5) as u8).min(T::TOP as u8));
+        T::pack(f32_to_f16(d), f32_to_f16(min), &levels)
+    }
+
+    #[inline(always)]
+    fn search<S: Simd>(
+        &self,
+        simd: S,
+        x: &[S::F; N],
+        w: &[S::F; N],
+        levels: &mut [S::F; N],
+    ) -> (S::F, S::F) {
+        reference_affine(simd, T::TOP, AffineSteps::WEIGHTED, x, w, levels)
+    }
+
+    #[inline(always)]
+    fn pack(&self, d: f32, m: f32, levels: &[u8; N]) -> [u8; BYTES] {
+        T::pack(f32_to_f16(d), f32_to_f16(m), levels)
+    }
+}
+
+fn encode<E: Encoder<BYTES>, const BYTES: usize>(
+    rows: &Rows<'_>,
+    _effort: Effort,
+    blocks: &mut [[u8; BYTES]],
+    encoder: E,
+) {
+    match rows.importance {
+        None => dispatch(
+            rows.isa,
+            Plain {
+                rows,
+                blocks,
+                encoder,
+            },
+        ),
+        Some(importance) => dispatch(
+            rows.isa,
+            Weighted {
+                rows,
+                importance,
+                blocks,
+                encoder,
+            },
+        ),
+    }
+}
+
+struct Plain<'a, E, const BYTES: usize> {
+    rows: &'a Rows<'a>,
+    blocks: &'a mut [[u8; BYTES]],
+    encoder: E,
+}
+
+impl<E: Encoder<BYTES>, const BYTES: usize> Kernel for Plain<'_, E, BYTES> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (block, x) in self.blocks.iter_mut().zip(self.rows.values.as_chunks().0) {
+            *block = self.encoder.plain(x);
+        }
+    }
+}
+
+struct Weighted<'a, E, const BYTES: usize> {
+    rows: &'a Rows<'a>,
+    importance: &'a [f32],
+    blocks: &'a mut [[u8; BYTES]],
+    encoder: E,
+}
+
+impl<E: Encoder<BYTES>, const BYTES: usize> Kernel for Weighted<'_, E, BYTES> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let values: &[[f32; N]] = self.rows.values.as_chunks().0;
+        let importance: &[[f32; N]] = self.importance.as_chunks().0;
+        let per_row = importance.len();
+        let row_len = self.rows.row_len;
+        // The mean square of each row, summed in order as ggml does.
+        let mean_squares: Vec<f32> = (self.rows.values.chunks_exact(row_len))
+            .map(|row| row.iter().fold(0.0, |sum, x| sum + x * x) / row_len as f32)
+            .collect();
+        let mut levels = [simd.splat(0.0); N];
+        for (group, blocks) in self.blocks.chunks_mut(LANES).enumerate() {
+            let index = |lane: usize| group * LANES + lane.min(blocks.len() - 1);
+            let x = gather(simd, |lane| &values[index(lane)]);
+            let v = gather(simd, |lane| &importance[index(lane) % per_row]);
+            let mean_square = simd.load(&from_fn(|lane| mean_squares[index(lane) / per_row]));
+            let w = from_fn(|j| v[j] * (mean_square + x[j] * x[j]).sqrt());
+            let (d, m) = self.encoder.search(simd, &x, &w, &mut levels);
+            let (d, m) = (d.to_array(), m.to_array());
+            let levels = scatter_levels(&levels);
+            for (lane, block) in blocks.iter_mut().enumerate() {
+                *block = self.encoder.pack(d[lane], m[lane], &levels[lane]);
+            }
+        }
+    }
+}
+
+/// The value largest by magnitude, the first of such; +0 if all are zeros.
+#[inline(always)]
+fn extreme(x: &[f32; N]) -> f32 {
+    let mut magnitudes = [0.0f32; 8];
+    for chunk in x.as_chunks::<8>().0 {
+        for (magnitude, x) in magnitudes.iter_mut().zip(chunk) {
+            *magnitude = if x.abs() > *magnitude {
+                x.abs()
+            } else {
+                *magnitude
+            };
+        }
+    }
+    let magnitude = magnitudes.into_iter().fold(0.0, f32::max);
+    x.iter()
+        .copied()
+        .find(|&x| x != 0.0 && x.abs() == magnitude)
+        .unwrap_or(0.0)
+}

@@ -1,0 +1,127 @@
+//! Q3_K: 256 values of 3 bits; sixteen sub-blocks with 6-bit signed scales.
+
+use std::array::from_fn;
+
+use gristmill_gguf::TensorType;
+
+use super::format::{f16_at, f16_fault};
+use super::k_quant::{self, Symmetric};
+use super::packing::{pack_high_bits, pack_two_bits, part, part_mut, unpack_two_bits};
+use super::{Effort, Format, ImportanceUse, Rows};
+use crate::search::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
+use crate::simd::{Float, Simd};
+
+/// Integer scales are in `-32..32`.
+const SCALE_HALF: i32 = 32;
+
+/// 32 bytes of high bits, 64 bytes of low two bits, twelve bytes of scales, `d` (f16).
+/// A value is `d·(scale - 32)·(q - 4)`.
+pub(crate) struct Q3K;
+
+impl Format<110, 256> for Q3K {
+    const TYPE: TensorType = TensorType::Q3_K;
+    const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
+
+    #[inline(always)]
+    fn decode(block: &[u8; 110], values: &mut [f32; 256]) {
+        let d = f16_at(block, 108);
+        let high = part::<0, 32, _>(block);
+        let levels = unpack_two_bits(part::<32, 64, _>(block));
+        let scales = unpack_scales(part::<96, 12, _>(block));
+        for (j, scale) in scales.into_iter().enumerate() {
+            let scale = d * f32::from(scale as i8 - 32);
+            for e in 16 * j..16 * j + 16 {
+                let level = levels[e] | (high[e % 32] >> (j / 2) & 1) << 2;
+                values[e] = scale * f32::from(level as i8 - 4);
+            }
+        }
+    }
+
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 110]]) {
+        k_quant::encode_symmetric::<Self, _>(rows, effort, blocks);
+    }
+
+    fn fault(block: &[u8; 110]) -> Option<&'static str> {
+        f16_fault(block, 108)
+    }
+}
+
+impl Symmetric<110> for Q3K {
+    const HALF: i32 = 4;
+
+    #[inline(always)]
+    fn search<S: Simd>(
+        simd: S,
+        x: &[S::F; 16],
+        importance: Option<&[S::F; 16]>,
+        mean_square: S::F,
+        levels: &mut [S::F; 16],
+    ) -> (S::F, S::F) {
+        let zero = simd.splat(0.0);
+        let Some(v) = importance else {
+            return (
+                reference_symmetric_greedy(simd, Self::HALF, x, levels),
+                zero,
+            );
+        };
+        let w = from_fn(|j| v[j] * (mean_square + x[j] * x[j]).sqrt());
+        let sum = w.iter().fold(zero, |sum, &w| sum + w);
+        (reference_symmetric(simd, Self::HALF, x, &w, levels), sum)
+    }
+
+    #[inline(always)]
+    fn quantize_scales<S: Simd>(
+        simd: S,
+        scales: &[S::F; 16],
+        sums: Option<&[S::F; 16]>,
+        levels: &mut [S::F; 16],
+    ) -> S::F {
+        let zero = simd.splat(0.0);
+        let half = simd.splat(SCALE_HALF as f32);
+        if let Some(sums) = sums {
+            let d = reference_symmetric(simd, SCALE_HALF, scales, sums, levels);
+            *levels = levels.map(|level| level - half);
+            return d;
+        }
+        let (extreme, _) = signed_extreme(simd, scales);
+        let is_zero = extreme.eq(zero);
+        let inverse = simd.splat(-SCALE_HALF as f32) / extreme;
+        for (level, &scale) in levels.iter_mut().zip(scales) {
+            let l = (inverse * scale).nearest(-SCALE_HALF, SCALE_HALF - 1);
+            *level = (zero - half).select(is_zero, l);
+        }
+        zero.select(is_zero, simd.splat(1.0) / inverse)
+    }
+
+    #[inline(always)]
+    fn pack(d: u16, scales: &[i8; 16], levels: &[u8; 256]) -> [u8; 110] {
+        let mut block = [0; 110];
+        pack_high_bits(levels, 2, part_mut::<0, 32, _>(&mut block));
+        pack_two_bits(levels, part_mut::<32, 64, _>(&mut block));
+        *part_mut::<96, 12, _>(&mut block) = pack_scales(&scales.map(|scale| (scale + 32) as u8));
+        *part_mut::<108, 2, _>(&mut block) = d.to_le_bytes();
+        block
+    }
+}
+
+/// Sixteen six-bit scales: scale `j` has its low nibble in byte `j % 8` (low nibble for `j < 8`)
+/// and its two high bits in byte `8 + j % 4` at bit `2·(j/4)`.
+#[inline(always)]
+fn unpack_scales(bytes: &[u8; 12]) -> [u8; 16] {
+    from_fn(|j| {
+        let low = bytes[j % 8] >> (4 * (j / 8)) & 15;
+        let high = bytes[8 + j % 4] >> (2 * (j / 4)) & 3;
+        low | high << 4
+    })
+}
+
+/// Inverse of [`unpack_scales`].
+#[inline(always)]
+fn pack_scales(scales: &[u8; 16]) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    for (j, scale) in scales.iter().enumerate() {
+        bytes[j % 8] |= (scale & 15) << (4 * (j / 8));
+        bytes[8 + j % 4] |= (scale >> 4) << (2 * (j / 4));
+    }
+    bytes
+}

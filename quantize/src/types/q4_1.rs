@@ -1,0 +1,47 @@
+//! Q4_1: 32 values of 4 bits, a scale and a minimum.
+
+use gristmill_gguf::TensorType;
+
+use super::format::{f16_at, f16_fault};
+use super::legacy::{self, Affine};
+use super::packing::{pack_nibbles, part, part_mut, unpack_32};
+use super::{Effort, Format, ImportanceUse, Rows};
+
+/// `d` and `m` (f16), then nibbles. A value is `q·d + m`.
+pub(crate) struct Q4_1;
+
+impl Format<20, 32> for Q4_1 {
+    const TYPE: TensorType = TensorType::Q4_1;
+    const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
+
+    #[inline(always)]
+    fn decode(block: &[u8; 20], values: &mut [f32; 32]) {
+        let d = f16_at(block, 0);
+        let m = f16_at(block, 2);
+        let levels = unpack_32(part::<4, 16, _>(block), 0);
+        for (value, level) in values.iter_mut().zip(levels) {
+            *value = f32::from(level) * d + m;
+        }
+    }
+
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 20]]) {
+        legacy::encode_affine::<Self, 20>(rows, effort, blocks);
+    }
+
+    fn fault(block: &[u8; 20]) -> Option<&'static str> {
+        f16_fault(block, 0).or_else(|| f16_fault(block, 2))
+    }
+}
+
+impl Affine<20> for Q4_1 {
+    const TOP: i32 = 15;
+
+    #[inline(always)]
+    fn pack(d: u16, m: u16, levels: &[u8; 32]) -> [u8; 20] {
+        let mut block = [0; 20];
+        *part_mut::<0, 2, _>(&mut block) = d.to_le_bytes();
+        *part_mut::<2, 2, _>(&mut block) = m.to_le_bytes();
+        pack_nibbles(levels, part_mut::<4, 16, _>(&mut block));
+        block
+    }
+}

@@ -1,0 +1,49 @@
+//! Q5_0: 32 values of 5 bits and a scale.
+
+use gristmill_gguf::TensorType;
+
+use super::format::{f16_at, f16_fault};
+use super::legacy::{self, Symmetric};
+use super::packing::{pack_fifth_bits, pack_nibbles, part, part_mut, unpack_32};
+use super::{Effort, Format, ImportanceUse, Rows};
+
+/// `d` (f16), the fifth bits (u32), then nibbles. A value is `(q - 16)·d`.
+pub(crate) struct Q5_0;
+
+impl Format<22, 32> for Q5_0 {
+    const TYPE: TensorType = TensorType::Q5_0;
+    const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
+
+    #[inline(always)]
+    fn decode(block: &[u8; 22], values: &mut [f32; 32]) {
+        let d = f16_at(block, 0);
+        let levels = unpack_32(
+            part::<6, 16, _>(block),
+            u32::from_le_bytes(*part::<2, 4, _>(block)),
+        );
+        for (value, level) in values.iter_mut().zip(levels) {
+            *value = f32::from(level as i8 - 16) * d;
+        }
+    }
+
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 22]]) {
+        legacy::encode_symmetric::<Self, 22>(rows, effort, blocks);
+    }
+
+    fn fault(block: &[u8; 22]) -> Option<&'static str> {
+        f16_fault(block, 0)
+    }
+}
+
+impl Symmetric<22> for Q5_0 {
+    const HALF: i32 = 16;
+
+    #[inline(always)]
+    fn pack(d: u16, levels: &[u8; 32]) -> [u8; 22] {
+        let mut block = [0; 22];
+        *part_mut::<0, 2, _>(&mut block) = d.to_le_bytes();
+        *part_mut::<2, 4, _>(&mut block) = pack_fifth_bits(levels).to_le_bytes();
+        pack_nibbles(levels, part_mut::<6, 16, _>(&mut block));
+        block
+    }
+}
