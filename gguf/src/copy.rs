@@ -38,6 +38,7 @@ pub fn copy_rows(
             drop(bytes);
             source.release(tensor, rows);
         }
+        writer.complete(tensor, 0)?;
     }
     Ok(())
 }

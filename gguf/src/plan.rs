@@ -32,6 +32,8 @@ pub struct Plan {
     tensors: Vec<TensorInfo>,
     places: Vec<Place>,
     endian: Endian,
+    /// If this is one part of a larger set: which, and of how many.
+    part_of: Option<(u64, u64)>,
 }
 
 /// One file of an output.
@@ -93,6 +95,7 @@ impl Plan {
             tensors: tensors.to_vec(),
             places: Vec::with_capacity(tensors.len()),
             endian: layout.endian,
+            part_of: None,
         };
         for (no, range) in (0..count).zip(ranges) {
             let mut part_metadata = match no {
@@ -199,13 +202,34 @@ impl Plan {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 
+    /// The plan of part `no` (from 0) alone, byte for byte what it is in the set; `None` if there
+    /// is no such part. Its tensors are those of [`PartPlan::tensors`], counted from 0.
+    #[must_use]
+    pub fn only_part(&self, no: usize) -> Option<Self> {
+        let part = self.parts.get(no)?;
+        let range = part.tensors.clone();
+        let places = self.places[range.clone()].iter();
+        Some(Self {
+            parts: vec![PartPlan {
+                tensors: 0..range.len(),
+                ..part.clone()
+            }],
+            tensors: self.tensors[range.clone()].to_vec(),
+            places: places.map(|&place| Place { part: 0, ..place }).collect(),
+            endian: self.endian,
+            part_of: Some((no as u64, self.parts.len() as u64)),
+        })
+    }
+
     /// The final paths for an output of this name: the path itself, or the names of its parts.
     pub fn paths(&self, output: &Path) -> Vec<PathBuf> {
         let count = self.parts.len() as u64;
-        if count == 1 {
-            return vec![output.to_owned()];
-        }
         let prefix = split::prefix_of(output);
+        match self.part_of {
+            Some((no, count)) if count > 1 => return vec![split::part_path(&prefix, no, count)],
+            _ if count == 1 => return vec![output.to_owned()],
+            _ => {}
+        }
         (0..count)
             .map(|no| split::part_path(&prefix, no, count))
             .collect()
@@ -255,12 +279,15 @@ fn check_tensors(tensors: &[TensorInfo], order: Endian) -> Result<Vec<u64>, Erro
 
 /// Divides tensors into parts: a new part starts where the next tensor would exceed the limit.
 fn divide(sizes: &[u64], alignment: u64, limit: Option<SplitLimit>) -> Vec<Range<usize>> {
+    if let Some(SplitLimit::Parts(count)) = limit {
+        return divide_evenly(sizes, count);
+    }
     let mut parts = Vec::new();
     let (mut start, mut bytes) = (0, 0u64);
     for (tensor, size) in sizes.iter().enumerate() {
         let padded = size.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
         let full = match limit {
-            None => false,
+            None | Some(SplitLimit::Parts(_)) => false,
             Some(SplitLimit::Bytes(limit)) => bytes.saturating_add(padded) > limit,
             Some(SplitLimit::Tensors(limit)) => (tensor - start) as u64 >= limit,
         };
@@ -269,6 +296,29 @@ fn divide(sizes: &[u64], alignment: u64, limit: Option<SplitLimit>) -> Vec<Range
             (start, bytes) = (tensor, 0);
         }
         bytes = bytes.saturating_add(padded);
+    }
+    parts.push(start..sizes.len());
+    parts
+}
+
+/// Divides tensors into `count` parts (but never more than there are tensors) that each begin as
+/// near as possible to their share of the bytes.
+fn divide_evenly(sizes: &[u64], count: u64) -> Vec<Range<usize>> {
+    let count = count.clamp(1, sizes.len().max(1) as u64) as usize;
+    let total: u128 = sizes.iter().map(|&size| u128::from(size)).sum();
+    let mut parts = Vec::with_capacity(count);
+    let (mut start, mut before) = (0, 0u128);
+    for (tensor, &size) in sizes.iter().enumerate() {
+        let wanted = total * (parts.len() as u128 + 1);
+        let middle = (before + u128::from(size) / 2) * count as u128;
+        // As many tensors must be left as there are parts to come.
+        let left = sizes.len() - tensor;
+        let to_come = count - parts.len() - 1;
+        if tensor > start && to_come > 0 && (middle >= wanted || left <= to_come) {
+            parts.push(start..tensor);
+            start = tensor;
+        }
+        before += u128::from(size);
     }
     parts.push(start..sizes.len());
     parts
@@ -345,5 +395,29 @@ impl Encoder {
             Array::I64(v) => v.iter().for_each(|v| self.scalar(v.to_le_bytes())),
             Array::F64(v) => v.iter().for_each(|v| self.scalar(v.to_le_bytes())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::divide_evenly;
+
+    #[test]
+    fn even_parts_are_whole_and_never_empty() {
+        for (sizes, count, expected) in [
+            (&[1u64, 1, 1, 1][..], 2, 2),
+            (&[100, 1, 1, 1], 3, 3),
+            (&[1, 1, 1, 100], 3, 3),
+            (&[5, 5], 9, 2),
+            (&[0, 0, 0], 2, 2),
+            (&[], 3, 1),
+        ] {
+            let parts = divide_evenly(sizes, count);
+            let all: Vec<usize> = parts.iter().cloned().flatten().collect();
+            assert_eq!(all, (0..sizes.len()).collect::<Vec<_>>(), "{sizes:?}");
+            assert_eq!(parts.len(), expected, "{sizes:?}: {parts:?}");
+            assert!(sizes.is_empty() || parts.iter().all(|part| !part.is_empty()));
+        }
+        assert_eq!(divide_evenly(&[1, 1, 1, 1], 2), [0..2, 2..4]);
     }
 }

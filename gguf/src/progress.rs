@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 use crate::os;
 use crate::plan::Plan;
 
-const DONE: u8 = 1;
+/// Bytes of a tensor's entry: its note, or zeros while it is not done.
+const ENTRY: usize = size_of::<u64>();
 
-/// A small file beside the output: a digest of plan and identity, then a byte per tensor.
+/// A small file beside the output: a digest of plan and identity, then an entry per tensor.
 #[derive(Debug)]
 pub(crate) struct Progress {
     file: fs::File,
@@ -20,25 +21,26 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The tensors that a record says are done; `None` if there is no record of this plan and
-    /// identity.
-    pub fn read(path: &Path, plan: &Plan, identity: &[u8]) -> io::Result<Option<Vec<bool>>> {
+    /// The notes of the tensors that a record says are done, 0 for the others; `None` if there is
+    /// no record of this plan and identity.
+    pub fn read(path: &Path, plan: &Plan, identity: &[u8]) -> io::Result<Option<Vec<u64>>> {
         let record = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             record => record?,
         };
         let digest = digest(plan, identity);
-        let done = record
+        let entries = record
             .strip_prefix(&digest)
-            .filter(|done| done.len() == plan.tensors().len());
-        Ok(done.map(|done| done.iter().map(|&byte| byte == DONE).collect()))
+            .map(|entries| entries.as_chunks::<ENTRY>().0)
+            .filter(|entries| entries.len() == plan.tensors().len());
+        Ok(entries.map(|entries| entries.iter().copied().map(u64::from_le_bytes).collect()))
     }
 
     /// Starts a record, or takes one up that [`Self::read`] found.
-    pub fn start(path: &Path, plan: &Plan, identity: &[u8], done: &[bool]) -> io::Result<Self> {
+    pub fn start(path: &Path, plan: &Plan, identity: &[u8], notes: &[u64]) -> io::Result<Self> {
         let digest = digest(plan, identity);
         let mut record = digest.to_vec();
-        record.extend(done.iter().map(|&done| u8::from(done) * DONE));
+        record.extend(notes.iter().flat_map(|note| note.to_le_bytes()));
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -52,10 +54,10 @@ impl Progress {
         })
     }
 
-    /// Notes that a tensor's data have reached the disk.
-    pub fn mark(&self, tensor: usize) -> io::Result<()> {
-        let offset = self.digest.len() + tensor;
-        os::write_all_at(&self.file, &[DONE], offset as u64)
+    /// Notes that a tensor's data have reached the disk, or with 0 that they are not valid.
+    pub fn mark(&self, tensor: usize, note: u64) -> io::Result<()> {
+        let offset = self.digest.len() + tensor * ENTRY;
+        os::write_all_at(&self.file, &note.to_le_bytes(), offset as u64)
     }
 
     pub fn remove(&self) -> io::Result<()> {

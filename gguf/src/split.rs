@@ -25,6 +25,8 @@ pub enum SplitLimit {
     Bytes(u64),
     /// Tensors a part.
     Tensors(u64),
+    /// This many parts, of about the same size.
+    Parts(u64),
 }
 
 /// What is wrong with a split set.

@@ -41,6 +41,8 @@ pub struct Writer {
     parts: Vec<PartFile>,
     /// Bytes of each tensor that were written.
     written: Vec<AtomicU64>,
+    /// What stands in the record of a completed tensor; 0 while it is not completed.
+    notes: Vec<AtomicU64>,
     /// Bytes written since the last checkpoint.
     unsaved: AtomicU64,
     progress: Option<Mutex<Saved>>,
@@ -53,7 +55,7 @@ pub struct Writer {
 #[derive(Debug)]
 struct Saved {
     progress: Progress,
-    done: Vec<bool>,
+    notes: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl Writer {
     /// cannot be made.
     pub fn create(output: &Path, plan: Plan, options: &WriteOptions) -> Result<Self, Error> {
         let paths = plan.paths(output);
+        let record = temporary_path(&paths[0], "progress");
         if !options.replace {
             refuse_existing(&paths)?;
         }
@@ -85,12 +88,12 @@ impl Writer {
             plan,
             parts,
             written: (0..tensors).map(|_| AtomicU64::new(0)).collect(),
+            notes: (0..tensors).map(|_| AtomicU64::new(0)).collect(),
             unsaved: AtomicU64::new(0),
             progress: None,
             replace: options.replace,
             settled: false,
         };
-        let record = temporary_path(output, "progress");
         match &options.resume {
             None => {
                 remove_if_there(&record).map_err(Error::io("remove", &record))?;
@@ -99,10 +102,10 @@ impl Writer {
             Some(identity) => {
                 // Files that a failure from here on leaves behind are of use to the next try.
                 writer.settled = true;
-                let done = writer.resume(&record, identity)?;
-                let progress = Progress::start(&record, &writer.plan, identity, &done)
+                let notes = writer.resume(&record, identity)?;
+                let progress = Progress::start(&record, &writer.plan, identity, &notes)
                     .map_err(Error::io("write", &record))?;
-                writer.progress = Some(Mutex::new(Saved { progress, done }));
+                writer.progress = Some(Mutex::new(Saved { progress, notes }));
                 writer.settled = false;
             }
         }
@@ -122,25 +125,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes up what an earlier writer left, or starts anew; returns which tensors are done.
-    fn resume(&self, record: &Path, identity: &[u8]) -> Result<Vec<bool>, Error> {
-        let done =
+    /// Takes up what an earlier writer left, or starts anew; returns the tensors' notes.
+    fn resume(&self, record: &Path, identity: &[u8]) -> Result<Vec<u64>, Error> {
+        let notes =
             Progress::read(record, &self.plan, identity).map_err(Error::io("read", record))?;
         let whole = self
             .parts
             .iter()
             .zip(self.plan.parts())
             .all(|(part, plan)| part.file.metadata().is_ok_and(|m| m.len() == plan.bytes));
-        if let Some(done) = done.filter(|_| whole) {
-            for (tensor, _) in done.iter().enumerate().filter(|&(_, &done)| done) {
+        if let Some(notes) = notes.filter(|_| whole) {
+            for (tensor, &note) in notes.iter().enumerate().filter(|&(_, &note)| note != 0) {
                 let bytes = self.plan.place(tensor).bytes;
                 self.written[tensor].store(bytes, Ordering::Relaxed);
+                self.notes[tensor].store(note, Ordering::Relaxed);
             }
-            return Ok(done);
+            return Ok(notes);
         }
         remove_if_there(record).map_err(Error::io("remove", record))?;
         self.lay_out()?;
-        Ok(vec![false; self.plan.tensors().len()])
+        Ok(vec![0; self.plan.tensors().len()])
     }
 
     /// The plan that is carried out.
@@ -193,15 +197,62 @@ impl Writer {
             write(bytes)?;
         }
         self.written[tensor].fetch_add(count, Ordering::AcqRel);
-        let unsaved = self.unsaved.fetch_add(count, Ordering::Relaxed) + count;
-        if self.progress.is_some() && unsaved >= CHECKPOINT_BYTES && self.is_done(tensor) {
+        self.unsaved.fetch_add(count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Says that all rows of a tensor have been written, with a note for the record of a resumable
+    /// output: a digest of what the rows were made from, for example. 0 counts as 1.
+    ///
+    /// # Errors
+    /// As [`Writer::checkpoint`], which happens here by itself every GiB.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn complete(&self, tensor: usize, note: u64) -> Result<(), Error> {
+        self.notes[tensor].store(note.max(1), Ordering::Release);
+        if self.unsaved.load(Ordering::Relaxed) >= CHECKPOINT_BYTES {
             self.checkpoint()?;
         }
         Ok(())
     }
 
-    /// Flushes a resumable output to the disk and notes which tensors are done. Happens by itself
-    /// every GiB and when a writer is dropped.
+    /// The note of a completed tensor.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn note(&self, tensor: usize) -> Option<u64> {
+        let note = self.notes[tensor].load(Ordering::Acquire);
+        (note != 0).then_some(note)
+    }
+
+    /// Forgets that a tensor was written, so that it is written anew.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn restart(&self, tensor: usize) -> Result<(), Error> {
+        self.notes[tensor].store(0, Ordering::Release);
+        self.written[tensor].store(0, Ordering::Release);
+        let Some(saved) = &self.progress else {
+            return Ok(());
+        };
+        let mut saved = saved
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        saved.notes[tensor] = 0;
+        self.mark(&saved.progress, tensor, 0)
+    }
+
+    fn mark(&self, progress: &Progress, tensor: usize, note: u64) -> Result<(), Error> {
+        let mark = progress.mark(tensor, note);
+        mark.map_err(Error::io("note the progress of", &self.parts[0].path))
+    }
+
+    /// Flushes a resumable output to the disk and notes which tensors are completed. Happens by
+    /// itself when a writer is dropped.
     ///
     /// # Errors
     /// If flushing or writing the record fails.
@@ -213,19 +264,17 @@ impl Writer {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.unsaved.store(0, Ordering::Relaxed);
-        let fresh: Vec<usize> = (0..self.written.len())
-            .filter(|&tensor| !saved.done[tensor] && self.is_done(tensor))
+        let fresh: Vec<(usize, u64)> = (0..self.notes.len())
+            .filter(|&tensor| saved.notes[tensor] == 0 && self.is_done(tensor))
+            .filter_map(|tensor| Some((tensor, self.note(tensor)?)))
             .collect();
         if fresh.is_empty() {
             return Ok(());
         }
         self.sync()?;
-        for tensor in fresh {
-            saved
-                .progress
-                .mark(tensor)
-                .map_err(Error::io("note the progress of", &self.parts[0].path))?;
-            saved.done[tensor] = true;
+        for (tensor, note) in fresh {
+            self.mark(&saved.progress, tensor, note)?;
+            saved.notes[tensor] = note;
         }
         Ok(())
     }
