@@ -93,7 +93,7 @@ impl File {
         Self::from_parts(open_parts(path)?)
     }
 
-    fn from_parts(parts: Vec<Part>) -> Result<Self, Error> {
+    pub(crate) fn from_parts(parts: Vec<Part>) -> Result<Self, Error> {
         let mut file = Self {
             parts: Vec::with_capacity(parts.len()),
             metadata: Metadata::new(),

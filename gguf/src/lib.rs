@@ -6,6 +6,7 @@
 //!   order from any thread and gives it its final name once it is whole.
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod copy;
 pub mod endian;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod os;
 pub mod plan;
 mod progress;
 mod reader;
+pub mod schema;
 pub mod source;
 
 pub mod split;

@@ -10,6 +10,7 @@ use crate::endian::{self, Endian};
 use crate::error::{Error, Fault, Subject};
 use crate::header::{self, DEFAULT_ALIGNMENT, MAGIC, TENSOR_NAME_LIMIT, VERSION};
 use crate::metadata::Metadata;
+use crate::schema::keys;
 use crate::source::TensorInfo;
 use crate::split::{self, SplitLimit};
 use crate::value::{Array, Value};
@@ -101,7 +102,7 @@ impl Plan {
             let mut part_metadata = match no {
                 0 => std::mem::take(&mut metadata),
                 _ => own_alignment
-                    .map(|alignment| ("general.alignment", alignment))
+                    .map(|alignment| (keys::ALIGNMENT, alignment))
                     .into_iter()
                     .collect(),
             };

@@ -1,0 +1,5 @@
+//! What models are made of: metadata keys and their types, tensor names, and what each
+//! architecture needs. Tables, read by converter, engine and checker alike.
+
+pub mod keys;
+pub mod tensors;
