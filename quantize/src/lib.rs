@@ -2,6 +2,7 @@
 
 pub mod codebooks;
 pub mod half;
+pub mod importance;
 pub mod isa;
 pub mod nearest;
 pub mod plan;

@@ -11,7 +11,8 @@ use bstr::{BStr, BString};
 use gristmill_gguf::{Metadata, TensorInfo, TensorType};
 
 pub use options::{KeyOverride, OptionError, Options, TypePattern, holds_weights, parse_type};
-use role::{Role, is_kept, layer};
+pub(crate) use role::layer;
+use role::{Role, is_kept};
 use rules::{Counters, Facts, Subject};
 
 use crate::preset::Preset;

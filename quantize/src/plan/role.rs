@@ -44,7 +44,7 @@ impl Role {
 }
 
 /// The layer of a name that starts with `blk.N.`, and what follows.
-pub(super) fn layer(name: &BStr) -> Option<(u64, &BStr)> {
+pub(crate) fn layer(name: &BStr) -> Option<(u64, &BStr)> {
     let rest = name.strip_prefix(b"blk.")?;
     let dot = rest.find_byte(b'.')?;
     let digits = &rest[..dot];
