@@ -163,6 +163,12 @@ impl Pool {
     }
 }
 
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} threads)", self.threads())
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         *lock(&self.shared.sleep) = true;

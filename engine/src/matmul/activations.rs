@@ -42,6 +42,11 @@ impl Activations {
         &mut self.values
     }
 
+    /// The values, for their memory to be used again.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// Number of vectors.
     pub fn tokens(&self) -> usize {
         self.tokens

@@ -1,0 +1,494 @@
+//! Attention with separate or fused projections, grouped heads and a KV cache.
+
+pub(crate) mod kernel;
+mod latent;
+
+use std::sync::Arc;
+
+use crate::cache::HeadCache;
+use crate::error::Error;
+use crate::matmul::Activations;
+use crate::ops;
+use crate::parameters::{LayerParameters, Mask, Parameters};
+use crate::pass::Pass;
+use crate::weights::{Linear, Loader, NormWeights, missing};
+
+pub(crate) use kernel::Bias;
+use kernel::{Buffers, Row, Rule};
+pub(crate) use latent::LatentAttention;
+
+/// Query rows of one unit of work.
+const UNIT_ROWS: usize = 64;
+
+/// What a layer's attention does with scores, and its geometry.
+#[derive(Debug)]
+pub(crate) struct Geometry {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub key_length: usize,
+    pub value_length: usize,
+    pub mask: Mask,
+    pub scale: f32,
+    pub softcap: f32,
+    pub sinks: Option<Vec<f32>>,
+    pub bias: Option<Arc<Bias>>,
+}
+
+impl Geometry {
+    /// Attention of all tokens: `queries` is token × head × key length, the result token × head ×
+    /// value length. `caches` holds sequence × KV head.
+    pub fn attend(&self, pass: &mut Pass<'_>, caches: &[HeadCache], queries: &[f32]) -> Vec<f32> {
+        let Self {
+            heads,
+            kv_heads,
+            key_length,
+            value_length,
+            ..
+        } = *self;
+        let group = heads / kv_heads;
+        let mut out = pass.scratch.take(pass.tokens() * heads * value_length);
+        let rule = Rule {
+            scale: self.scale,
+            softcap: self.softcap,
+            sinks: self.sinks.as_deref(),
+            bias: self.bias.as_deref(),
+        };
+        let isa = pass.compute.isa();
+        // A unit of several tokens holds all heads; a single token is split by KV heads.
+        let mut units = Vec::new();
+        let mut rest: &mut [f32] = &mut out;
+        for &span in &pass.spans {
+            let tokens = (UNIT_ROWS / group).clamp(1, span.count);
+            let kv_step = if span.count == 1 { 1 } else { kv_heads };
+            for first in (0..span.count).step_by(tokens) {
+                let count = tokens.min(span.count - first);
+                for kv in (0..kv_heads).step_by(kv_step) {
+                    let len = count * kv_step * group * value_length;
+                    let (part, tail) = std::mem::take(&mut rest).split_at_mut(len);
+                    rest = tail;
+                    units.push((span, first, count, kv..kv + kv_step, part));
+                }
+            }
+        }
+        pass.pool().chunks(&mut units, 1, |_, unit| {
+            let (span, first, count, kv_range, part) = &mut unit[0];
+            let mut buffers = Buffers::default();
+            let rows = *count * group;
+            let mut q = vec![0f32; rows * key_length];
+            let mut o = vec![0f32; rows * value_length];
+            for kv in kv_range.clone() {
+                let mut list = Vec::with_capacity(rows);
+                for t in 0..*count {
+                    let position = span.start + *first + t;
+                    let visible = self.mask.visible(position, span.start + span.count);
+                    for g in 0..group {
+                        let (head, visible) = (kv * group + g, visible.clone());
+                        list.push(Row {
+                            head,
+                            position,
+                            visible,
+                        });
+                    }
+                    let token = span.first + *first + t;
+                    let from = (token * heads + kv * group) * key_length;
+                    q[t * group * key_length..][..group * key_length]
+                        .copy_from_slice(&queries[from..][..group * key_length]);
+                }
+                let cache = &caches[span.sequence * kv_heads + kv];
+                kernel::attend(isa, cache, rule, &list, &q, &mut o, &mut buffers);
+                let (width, at) = (group * value_length, kv - kv_range.start);
+                let stride = kv_range.len() * width;
+                for t in 0..*count {
+                    part[t * stride + at * width..][..width]
+                        .copy_from_slice(&o[t * width..][..width]);
+                }
+            }
+        });
+        out
+    }
+
+    /// Stores keys and values of all tokens; `write` gets the token's row in the batch, the KV head,
+    /// its position and the cache.
+    pub fn store(
+        &self,
+        pass: &Pass<'_>,
+        caches: &mut [HeadCache],
+        write: impl Fn(usize, usize, usize, &mut HeadCache) + Sync,
+    ) {
+        let kv_heads = self.kv_heads;
+        pass.pool().chunks(caches, 1, |index, cache| {
+            let (sequence, head) = (index / kv_heads, index % kv_heads);
+            for span in pass.spans.iter().filter(|s| s.sequence == sequence) {
+                for i in 0..span.count {
+                    write(span.first + i, head, span.start + i, &mut cache[0]);
+                }
+            }
+        });
+    }
+}
+
+/// A norm of queries or keys.
+#[derive(Debug)]
+enum HeadNorm {
+    /// The same for every head.
+    Shared(NormWeights),
+    /// Weights of its own for every head.
+    Each(NormWeights),
+    /// Over all heads together.
+    Whole(NormWeights),
+}
+
+impl HeadNorm {
+    fn load(
+        loader: &Loader<'_>,
+        stem: &str,
+        heads: usize,
+        length: usize,
+    ) -> Result<Option<Self>, Error> {
+        let name = format!("{stem}.weight");
+        if !loader.has(&name) {
+            return Ok(None);
+        }
+        let shape = loader.shape(&name)?;
+        let values: u64 = shape.iter().product();
+        if values == length as u64 {
+            return Ok(loader.norm(stem, length)?.map(Self::Shared));
+        }
+        let norm = loader.norm(stem, heads * length)?;
+        Ok(norm.map(|norm| match shape.len() {
+            1 => Self::Whole(norm),
+            _ => Self::Each(norm),
+        }))
+    }
+
+    fn apply(&self, head: usize, x: &mut [f32]) {
+        match self {
+            Self::Shared(norm) => norm.apply(x),
+            Self::Each(norm) => norm.apply_at(x, head * x.len()),
+            Self::Whole(_) => {}
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Projections {
+    /// Queries, then keys, then values, in one product.
+    Fused(Linear),
+    /// Without keys the layer reads another one's cache; without values they equal the keys.
+    Separate {
+        q: Linear,
+        k: Option<Linear>,
+        v: Option<Linear>,
+    },
+}
+
+/// An attention block.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    projections: Projections,
+    q_norm: Option<HeadNorm>,
+    k_norm: Option<HeadNorm>,
+    v_norm: Option<NormWeights>,
+    /// Norm of rotated queries and keys without weights.
+    plain_norm: Option<NormWeights>,
+    norm_after_rope: bool,
+    gate: Option<Linear>,
+    /// The query product gives a gate after each head's query.
+    query_gate: bool,
+    sub_norm: Option<NormWeights>,
+    output: Linear,
+    geometry: Geometry,
+    /// The rotation's index, if the layer rotates.
+    rope: Option<usize>,
+    clamp: f32,
+    temperature: Option<(f32, f32)>,
+}
+
+/// Rows of a product at an offset inside longer rows.
+#[derive(Clone, Copy)]
+struct Columns<'a> {
+    values: &'a [f32],
+    stride: usize,
+    offset: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn get(&self, token: usize, at: usize, len: usize) -> &'a [f32] {
+        &self.values[token * self.stride + self.offset + at..][..len]
+    }
+}
+
+impl Attention {
+    /// Binds the tensors `{prefix}attn_*`, if the layer has them.
+    pub fn load(
+        loader: &Loader<'_>,
+        prefix: &str,
+        parameters: &Parameters,
+        layer: &LayerParameters,
+        bias: Option<&Arc<Bias>>,
+    ) -> Result<Option<Self>, Error> {
+        let name = |part: &str| format!("{prefix}{part}");
+        let LayerParameters {
+            heads,
+            kv_heads,
+            key_length,
+            value_length,
+            ..
+        } = *layer;
+        if heads == 0 || kv_heads == 0 {
+            return Ok(None);
+        }
+        let width = parameters.width;
+        let check = |ok: bool, key: &str, problem: &str| match ok {
+            true => Ok(()),
+            false => Err(Error::Key {
+                key: format!("{}.attention.{key}", parameters.architecture.name),
+                problem: problem.to_owned(),
+            }),
+        };
+        check(
+            heads.is_multiple_of(kv_heads),
+            "head_count_kv",
+            &format!("{kv_heads} does not divide {heads} heads"),
+        )?;
+        check(key_length > 0 && value_length > 0, "key_length", "is zero")?;
+        let rope = layer.rotates.then_some(usize::from(layer.windowed));
+        if let Some(at) = rope {
+            let dims = parameters.ropes[at].dims;
+            check(
+                dims <= key_length && dims % 2 == 0,
+                "key_length",
+                &format!("{dims} rotated dimensions in heads of {key_length}"),
+            )?;
+        }
+        let (q_rows, k_rows, v_rows) = (
+            heads * key_length,
+            kv_heads * key_length,
+            kv_heads * value_length,
+        );
+        let mut query_gate = false;
+        let projections = if let Some(qkv) = loader.linear(&name("attn_qkv"), width)? {
+            loader.check_rows(&qkv, q_rows + k_rows + v_rows)?;
+            Projections::Fused(qkv)
+        } else {
+            let Some(q) = loader.linear(&name("attn_q"), width)? else {
+                return Ok(None);
+            };
+            query_gate = q.weight.rows() == 2 * q_rows;
+            if !query_gate {
+                loader.check_rows(&q, q_rows)?;
+            }
+            let k = loader.linear(&name("attn_k"), width)?;
+            let v = loader.linear(&name("attn_v"), width)?;
+            for (linear, rows) in [(&k, k_rows), (&v, v_rows)] {
+                if let Some(linear) = linear {
+                    loader.check_rows(linear, rows)?;
+                }
+            }
+            Projections::Separate { q, k, v }
+        };
+        let architecture = parameters.architecture;
+        let plain = architecture.qk_norm_plain && rope.is_some() && parameters.scout();
+        let output = match loader.linear(&name("attn_output"), heads * value_length)? {
+            Some(output) => output,
+            None => loader
+                .linear(&name("attn_o"), heads * value_length)?
+                .ok_or_else(|| missing(&name("attn_output.weight")))?,
+        };
+        loader.check_rows(&output, width)?;
+        let gate = match loader.has(&name("attn_gate.weight")) {
+            true => loader.linear(&name("attn_gate"), width)?,
+            false => None,
+        };
+        if let Some(gate) = &gate {
+            loader.check_rows(gate, heads * value_length)?;
+        }
+        let scale = parameters
+            .attention_scale
+            .unwrap_or_else(|| 1.0 / (key_length as f32).sqrt());
+        Ok(Some(Self {
+            projections,
+            q_norm: HeadNorm::load(loader, &name("attn_q_norm"), heads, key_length)?,
+            k_norm: HeadNorm::load(loader, &name("attn_k_norm"), kv_heads, key_length)?,
+            v_norm: architecture.value_norm.then(|| loader.plain_norm()),
+            plain_norm: plain.then(|| loader.plain_norm()),
+            norm_after_rope: architecture.qk_norm_after_rope,
+            gate,
+            query_gate,
+            sub_norm: loader.norm(&name("attn_sub_norm"), heads * value_length)?,
+            output,
+            geometry: Geometry {
+                heads,
+                kv_heads,
+                key_length,
+                value_length,
+                mask: layer.mask,
+                scale,
+                softcap: parameters.attention_softcap,
+                sinks: loader.vector(&name("attn_sinks.weight"), heads)?,
+                bias: bias.cloned(),
+            },
+            rope,
+            clamp: parameters.clamp,
+            temperature: match architecture.temperature {
+                Some(_) if rope.is_some() => None,
+                _ => parameters.temperature,
+            },
+        }))
+    }
+
+    /// The block's output for normalised inputs.
+    pub fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        input: &Activations,
+        caches: &mut [HeadCache],
+    ) -> Vec<f32> {
+        let (heads, kv_heads) = (self.geometry.heads, self.geometry.kv_heads);
+        let (key_length, value_length) = (self.geometry.key_length, self.geometry.value_length);
+        let (q_rows, k_rows, v_rows) = (
+            heads * key_length,
+            kv_heads * key_length,
+            kv_heads * value_length,
+        );
+        let columns = |values, stride, offset| Columns {
+            values,
+            stride,
+            offset,
+        };
+        let (mut products, mut keys, mut values) = match &self.projections {
+            Projections::Fused(qkv) => (pass.multiply(qkv, input), None, None),
+            Projections::Separate { q, k, v } => {
+                let linears = [Some(q), k.as_ref(), v.as_ref()];
+                let mut outs = pass
+                    .multiply_all(linears.into_iter().flatten(), input)
+                    .into_iter();
+                let products = outs.next().unwrap_or_default();
+                let keys = k.as_ref().and_then(|_| outs.next());
+                (products, keys, v.as_ref().and_then(|_| outs.next()))
+            }
+        };
+        let fused = matches!(self.projections, Projections::Fused(_));
+        let stride = products.len() / input.tokens();
+        let all = [Some(&mut products), keys.as_mut(), values.as_mut()];
+        for product in all.into_iter().flatten().filter(|_| self.clamp > 0.0) {
+            let limit = self.clamp;
+            let width = product.len() / input.tokens();
+            pass.each_row(product, width, |_, row| {
+                row.iter_mut().for_each(|x| *x = x.clamp(-limit, limit));
+            });
+        }
+        let q = columns(&products, stride, 0);
+        let k = match (&keys, fused) {
+            (_, true) => Some(columns(&products, stride, q_rows)),
+            (Some(keys), _) => Some(columns(keys, k_rows, 0)),
+            (None, _) => None,
+        };
+        let v = match (&values, fused) {
+            (_, true) => Some(columns(&products, stride, q_rows + k_rows)),
+            (Some(values), _) => Some(columns(values, v_rows, 0)),
+            (None, _) => k,
+        };
+        let queries = self.queries(pass, q);
+        if let (Some(k), Some(v)) = (k, v) {
+            self.geometry
+                .store(pass, caches, |token, head, position, cache| {
+                    let mut key = k.get(token, head * key_length, key_length).to_vec();
+                    if let Some(HeadNorm::Whole(norm)) = &self.k_norm {
+                        let mut all = k.get(token, 0, k_rows).to_vec();
+                        norm.apply(&mut all);
+                        key.copy_from_slice(&all[head * key_length..][..key_length]);
+                    }
+                    self.finish_head(pass, self.k_norm.as_ref(), token, head, &mut key);
+                    cache.write_key(position, &key);
+                    let value = v.get(token, head * value_length, value_length);
+                    match &self.v_norm {
+                        None => cache.write_value(position, value),
+                        Some(norm) => {
+                            let mut value = value.to_vec();
+                            norm.apply(&mut value);
+                            cache.write_value(position, &value);
+                        }
+                    }
+                });
+        }
+        let mut mixed = self.geometry.attend(pass, caches, &queries);
+        pass.scratch.give(queries);
+        if self.query_gate {
+            pass.each_row(&mut mixed, heads * value_length, |token, row| {
+                for (head, out) in row.chunks_exact_mut(value_length).enumerate() {
+                    let gate = q.get(token, (2 * head + 1) * key_length, value_length);
+                    for (out, &gate) in out.iter_mut().zip(gate) {
+                        *out *= ops::sigmoid(gate);
+                    }
+                }
+            });
+        }
+        pass.scratch.give(products);
+        for product in [keys, values].into_iter().flatten() {
+            pass.scratch.give(product);
+        }
+        if let Some(gate) = &self.gate {
+            let gates = pass.multiply(gate, input);
+            pass.each_row(&mut mixed, heads * value_length, |token, row| {
+                let gates = &gates[token * row.len()..][..row.len()];
+                for (out, &gate) in row.iter_mut().zip(gates) {
+                    *out *= ops::sigmoid(gate);
+                }
+            });
+            pass.scratch.give(gates);
+        }
+        pass.normalise(self.sub_norm.as_ref(), &mut mixed, heads * value_length);
+        let mixed = Activations::new(input.tokens(), heads * value_length, mixed);
+        let out = pass.multiply(&self.output, &mixed);
+        pass.recycle(mixed);
+        out
+    }
+
+    /// Normalised, rotated and scaled queries: token × head × key length.
+    fn queries(&self, pass: &mut Pass<'_>, q: Columns<'_>) -> Vec<f32> {
+        let (heads, length) = (self.geometry.heads, self.geometry.key_length);
+        let step = if self.query_gate { 2 * length } else { length };
+        let mut queries = pass.scratch.take(pass.tokens() * heads * length);
+        pass.each_row(&mut queries, heads * length, |token, row| {
+            for (head, out) in row.chunks_exact_mut(length).enumerate() {
+                out.copy_from_slice(q.get(token, head * step, length));
+            }
+            if let Some(HeadNorm::Whole(norm)) = &self.q_norm {
+                norm.apply(row);
+            }
+            for (head, out) in row.chunks_exact_mut(length).enumerate() {
+                self.finish_head(pass, self.q_norm.as_ref(), token, head, out);
+            }
+            if let Some((floor, factor)) = self.temperature {
+                // Llama 4 counts positions from one, Mistral from zero.
+                let offset = usize::from(self.rope.is_none());
+                let steps = ((pass.positions[token] + offset) as f32 / floor).floor();
+                ops::multiply(row, steps.ln_1p() * factor + 1.0);
+            }
+        });
+        queries
+    }
+
+    fn finish_head(
+        &self,
+        pass: &Pass<'_>,
+        norm: Option<&HeadNorm>,
+        token: usize,
+        head: usize,
+        x: &mut [f32],
+    ) {
+        if let (Some(norm), false) = (norm, self.norm_after_rope) {
+            norm.apply(head, x);
+        }
+        if let Some(rope) = self.rope {
+            pass.ropes[rope].apply(token, x);
+        }
+        if let (Some(norm), true) = (norm, self.norm_after_rope) {
+            norm.apply(head, x);
+        }
+        if let Some(norm) = &self.plain_norm {
+            norm.apply(x);
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Feed-forward blocks: dense and mixtures of experts.
+
+use std::ops::Range;
+
+use crate::architecture::{Activation, Gating};
+use crate::error::Error;
+use crate::matmul::{Activations, ExpertTokens};
+use crate::ops::{self, XIelu};
+use crate::parameters::{Parameters, Routing};
+use crate::pass::Pass;
+use crate::weights::{Linear, Loader, NormWeights, Stack, missing};
+
+/// Gate and up projections, the activation, the down projection.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    gate: Option<Linear>,
+    up: Linear,
+    down: Linear,
+    sub_norm: Option<NormWeights>,
+    activation: Activation,
+    xielu: XIelu,
+    /// Gemma 3n: only gates above mean + this many deviations pass.
+    sparsity: Option<f32>,
+}
+
+impl Dense {
+    /// Binds `{prefix}ffn_gate`, `ffn_up`, `ffn_down` (with `suffix`), if the layer has them.
+    pub fn load(
+        loader: &Loader<'_>,
+        prefix: &str,
+        suffix: &str,
+        parameters: &Parameters,
+    ) -> Result<Option<Self>, Error> {
+        let name = |part: &str| format!("{prefix}ffn_{part}{suffix}");
+        let width = parameters.width;
+        let Some(up) = loader.linear(&name("up"), width)? else {
+            return Ok(None);
+        };
+        let gate = loader.linear(&name("gate"), width)?;
+        let down_name = format!("{}.weight", name("down"));
+        let inner = *loader
+            .shape(&down_name)?
+            .first()
+            .ok_or_else(|| missing(&down_name))? as usize;
+        match &gate {
+            Some(gate) => {
+                loader.check_rows(gate, inner)?;
+                loader.check_rows(&up, inner)?;
+            }
+            // Twice as many rows: the gate comes first.
+            None if up.weight.rows() == 2 * inner => {}
+            None => loader.check_rows(&up, inner)?,
+        }
+        Ok(Some(Self {
+            down: loader.product(&name("down"), inner, width)?,
+            gate,
+            up,
+            sub_norm: loader.norm(&format!("{prefix}ffn_sub_norm"), inner)?,
+            activation: parameters.architecture.activation,
+            xielu: XIelu::default(),
+            sparsity: None,
+        }))
+    }
+
+    /// With xIELU's parameters of the layer.
+    pub fn with_xielu(mut self, xielu: XIelu) -> Self {
+        self.xielu = xielu;
+        self
+    }
+
+    /// With Gemma 3n's sparsity.
+    pub fn with_sparsity(mut self, deviations: f32) -> Self {
+        self.sparsity = deviations.is_finite().then_some(deviations);
+        self
+    }
+
+    /// The block's output.
+    pub fn forward(&self, pass: &mut Pass<'_>, input: &Activations) -> Vec<f32> {
+        let inner = self.down.weight.cols();
+        let fused = self.gate.is_none() && self.up.weight.rows() == 2 * inner;
+        let linears = std::iter::once(&self.up).chain(&self.gate);
+        let mut outs = pass.multiply_all(linears, input).into_iter();
+        let up = outs.next().unwrap_or_default();
+        let gate = outs.next();
+        let mut hidden = gate.unwrap_or_else(|| pass.scratch.take(input.tokens() * inner));
+        pass.each_row(&mut hidden, inner, |token, row| {
+            let (activation, xielu) = (self.activation, self.xielu);
+            if fused {
+                let both = &up[token * 2 * inner..][..2 * inner];
+                row.copy_from_slice(&both[..inner]);
+                ops::activate(activation, xielu, row, Some(&both[inner..]));
+                return;
+            }
+            let up = &up[token * inner..][..inner];
+            if self.gate.is_none() {
+                row.copy_from_slice(up);
+                ops::activate(activation, xielu, row, None);
+                return;
+            }
+            if let Some(deviations) = self.sparsity {
+                sparsify(row, deviations);
+            }
+            ops::activate(activation, xielu, row, Some(up));
+        });
+        pass.scratch.give(up);
+        pass.normalise(self.sub_norm.as_ref(), &mut hidden, inner);
+        let hidden = Activations::new(input.tokens(), inner, hidden);
+        let out = pass.multiply(&self.down, &hidden);
+        pass.recycle(hidden);
+        out
+    }
+}
+
+/// Keeps what lies above mean + `deviations` standard deviations, as the distance to there.
+fn sparsify(x: &mut [f32], deviations: f32) {
+    let n = x.len().max(1) as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let variance = x
+        .iter()
+        .map(|&x| (f64::from(x) - mean).powi(2))
+        .sum::<f64>()
+        / n;
+    let cutoff = (mean + variance.sqrt() * f64::from(deviations)) as f32;
+    x.iter_mut().for_each(|x| *x = (*x - cutoff).max(0.0));
+}
+
+/// Gate and up projections of the experts.
+#[derive(Debug)]
+enum Entry {
+    Gated {
+        gate: Stack,
+        up: Stack,
+    },
+    /// Gate rows before up rows.
+    Fused(Stack),
+    Plain(Stack),
+}
+
+/// A mixture of experts.
+#[derive(Debug)]
+pub(crate) struct Experts {
+    router: Linear,
+    /// Gemma 4: the router reads inputs normalised without weights and scaled by this.
+    router_scale: Option<Vec<f32>>,
+    selection_bias: Option<Vec<f32>>,
+    entry: Entry,
+    down: Stack,
+    shared: Option<Dense>,
+    shared_gate: Option<Linear>,
+    routing: Routing,
+    activation: Activation,
+}
+
+/// The experts of one token, best first.
+struct Choice {
+    experts: Vec<(usize, f32)>,
+}
+
+/// Tokens in the order of their experts.
+struct Plan {
+    tokens: Vec<u32>,
+    /// Expert, first and last place in `tokens`.
+    experts: Vec<(usize, Range<usize>)>,
+    /// For every token the place of each of its choices.
+    places: Vec<Vec<usize>>,
+}
+
+impl Plan {
+    fn new(choices: &[Choice], experts: usize) -> Self {
+        let mut lists: Vec<Vec<(usize, usize)>> = vec![Vec::new(); experts];
+        for (token, choice) in choices.iter().enumerate() {
+            for (rank, &(expert, _)) in choice.experts.iter().enumerate() {
+                lists[expert].push((token, rank));
+            }
+        }
+        let mut plan = Self {
+            tokens: Vec::new(),
+            experts: Vec::new(),
+            places: choices.iter().map(|c| vec![0; c.experts.len()]).collect(),
+        };
+        for (expert, list) in lists
+            .iter()
+            .enumerate()
+            .filter(|(_, list)| !list.is_empty())
+        {
+            let first = plan.tokens.len();
+            for &(token, rank) in list {
+                plan.places[token][rank] = plan.tokens.len();
+                plan.tokens.push(token as u32);
+            }
+            plan.experts.push((expert, first..plan.tokens.len()));
+        }
+        plan
+    }
+
+    fn groups<'a>(&self, tokens: &'a [u32]) -> Vec<ExpertTokens<'a>> {
+        let group = |(expert, range): &(usize, Range<usize>)| ExpertTokens {
+            expert: *expert,
+            tokens: &tokens[range.clone()],
+        };
+        self.experts.iter().map(group).collect()
+    }
+}
+
+impl Experts {
+    /// Binds `{prefix}ffn_*_exps` and what goes with them, if the layer has them.
+    pub fn load(
+        loader: &Loader<'_>,
+        prefix: &str,
+        parameters: &Parameters,
+    ) -> Result<Option<Self>, Error> {
+        let name = |part: &str| format!("{prefix}ffn_{part}");
+        let down_name = name("down_exps.weight");
+        if !loader.has(&down_name) {
+            return Ok(None);
+        }
+        let key = |key: &str, problem: String| Error::Key {
+            key: format!("{}.{key}", parameters.architecture.name),
+            problem,
+        };
+        let (width, count) = (parameters.width, parameters.experts);
+        let Some(routing) = parameters.routing.clone() else {
+            return Err(key("expert_used_count", "is missing".into()));
+        };
+        if routing.used > count {
+            let problem = format!("{} of {count} experts", routing.used);
+            return Err(key("expert_used_count", problem));
+        }
+        if routing.groups == 0 || !count.is_multiple_of(routing.groups) {
+            let problem = format!("{} groups of {count} experts", routing.groups);
+            return Err(key("expert_group_count", problem));
+        }
+        let inner = loader.shape(&down_name)?.first().map_or(0, |&n| n as usize);
+        let stack =
+            |part: &str, cols: usize, rows: usize| match loader.stack(&name(part), cols, count)? {
+                Some(stack) if stack.rows != rows => Err(Error::Shape {
+                    name: stack.name.to_string(),
+                    expected: format!("matrices of {rows} rows"),
+                    found: loader.shape(&stack.name)?.to_vec(),
+                }),
+                stack => Ok(stack),
+            };
+        let need = |part: &str| missing(&format!("{}.weight", name(part)));
+        let entry = if let Some(both) = stack("gate_up_exps", width, 2 * inner)? {
+            Entry::Fused(both)
+        } else {
+            let up = stack("up_exps", width, inner)?.ok_or_else(|| need("up_exps"))?;
+            match stack("gate_exps", width, inner)? {
+                Some(gate) => Entry::Gated { gate, up },
+                None => Entry::Plain(up),
+            }
+        };
+        Ok(Some(Self {
+            router: loader
+                .product(&name("gate_inp"), width, count)?
+                .without_scale(),
+            router_scale: loader.vector(&name("gate_inp.scale"), width)?,
+            selection_bias: match loader.vector(&format!("{prefix}exp_probs_b.bias"), count)? {
+                Some(bias) => Some(bias),
+                None => loader.vector(&format!("{prefix}exp_probs_b"), count)?,
+            },
+            entry,
+            down: stack("down_exps", inner, width)?.ok_or_else(|| need("down_exps"))?,
+            shared: Dense::load(loader, prefix, "_shexp", parameters)?,
+            shared_gate: loader.linear(&name("gate_inp_shexp"), width)?,
+            routing,
+            activation: parameters.architecture.activation,
+        }))
+    }
+
+    /// The block's output; the router may read another input than the experts (Gemma 4).
+    pub fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        router_input: &Activations,
+        input: &Activations,
+    ) -> Vec<f32> {
+        let (tokens, width) = (input.tokens(), input.cols());
+        let logits = pass.multiply(&self.router, router_input);
+        let choices: Vec<Choice> = logits
+            .chunks_exact(self.down.count)
+            .map(|logits| self.choose(logits))
+            .collect();
+        pass.scratch.give(logits);
+        let plan = Plan::new(&choices, self.down.count);
+        let rows = self.run(pass, &plan, &choices, input);
+        // Added by rank, so that the order is the same whatever the batch.
+        let mut total = pass.scratch.take(tokens * width);
+        pass.each_row(&mut total, width, |token, row| {
+            row.fill(0.0);
+            let choice = choices[token].experts.iter();
+            for (&(_, weight), &place) in choice.zip(&plan.places[token]) {
+                let weight = if self.routing.weight_on_input {
+                    1.0
+                } else {
+                    weight
+                };
+                ops::add_scaled(row, &rows[place * width..][..width], weight);
+            }
+        });
+        pass.scratch.give(rows);
+        if let Some(shared) = &self.shared {
+            let out = shared.forward(pass, input);
+            let gates = self
+                .shared_gate
+                .as_ref()
+                .map(|gate| pass.multiply(gate, input));
+            pass.each_row(&mut total, width, |token, row| {
+                let weight = gates.as_ref().map_or(1.0, |g| ops::sigmoid(g[token]));
+                ops::add_scaled(row, &out[token * width..][..width], weight);
+            });
+            pass.scratch.give(out);
+        }
+        total
+    }
+
+    /// Scales the router's input, where the model does.
+    pub fn scale_router_input(&self, row: &mut [f32]) {
+        if let Some(scale) = &self.router_scale {
+            let root = (row.len() as f32).sqrt();
+            for (x, s) in row.iter_mut().zip(scale) {
+                *x *= s / root;
+            }
+        }
+    }
+
+    /// The experts' outputs, a row for each place of the plan.
+    fn run(
+        &self,
+        pass: &mut Pass<'_>,
+        plan: &Plan,
+        choices: &[Choice],
+        input: &Activations,
+    ) -> Vec<f32> {
+        let count = plan.tokens.len();
+        let consecutive: Vec<u32> = (0..count as u32).collect();
+        let weighted = self.routing.weight_on_input.then(|| {
+            let width = input.cols();
+            let mut rows = pass.scratch.take(count * width);
+            for (token, places) in plan.places.iter().enumerate() {
+                for (&place, &(_, weight)) in places.iter().zip(&choices[token].experts) {
+                    let row = &mut rows[place * width..][..width];
+                    row.copy_from_slice(input.token(token));
+                    ops::multiply(row, weight);
+                }
+            }
+            Activations::new(count, width, rows)
+        });
+        let (input, tokens) = match &weighted {
+            Some(weighted) => (weighted, &consecutive),
+            None => (input, &plan.tokens),
+        };
+        let inner = self.down.matrix.cols();
+        let groups = plan.groups(tokens);
+        let (activation, none) = (self.activation, XIelu::default());
+        let hidden = match &self.entry {
+            Entry::Gated { gate, up } => {
+                let mut outs = pass.multiply_experts([gate, up], &groups, input);
+                let up = outs.pop().unwrap_or_default();
+                let mut hidden = outs.pop().unwrap_or_default();
+                pass.each_row(&mut hidden, inner, |i, row| {
+                    ops::activate(activation, none, row, Some(&up[i * inner..][..inner]));
+                });
+                pass.scratch.give(up);
+                hidden
+            }
+            Entry::Fused(both) => {
+                let both = pass.multiply_experts([both], &groups, input).remove(0);
+                let mut hidden = pass.scratch.take(count * inner);
+                pass.each_row(&mut hidden, inner, |i, row| {
+                    let both = &both[i * 2 * inner..][..2 * inner];
+                    row.copy_from_slice(&both[..inner]);
+                    ops::activate(activation, none, row, Some(&both[inner..]));
+                });
+                pass.scratch.give(both);
+                hidden
+            }
+            Entry::Plain(up) => {
+                let mut hidden = pass.multiply_experts([up], &groups, input).remove(0);
+                pass.each_row(&mut hidden, inner, |_, row| {
+                    ops::activate(activation, none, row, None);
+                });
+                hidden
+            }
+        };
+        let hidden = Activations::new(count, inner, hidden);
+        let out = pass.multiply_experts([&self.down], &plan.groups(&consecutive), &hidden);
+        pass.recycle(hidden);
+        if let Some(weighted) = weighted {
+            pass.recycle(weighted);
+        }
+        out.into_iter().next().unwrap_or_default()
+    }
+
+    fn choose(&self, logits: &[f32]) -> Choice {
+        let routing = &self.routing;
+        let mut weights = logits.to_vec();
+        match routing.gating {
+            Gating::Softmax => ops::softmax(&mut weights),
+            Gating::Sigmoid => weights.iter_mut().for_each(|w| *w = ops::sigmoid(*w)),
+            Gating::SoftmaxChosen => {}
+            Gating::SparseMixer => return sparse_mixer(logits, routing.used),
+        }
+        let mut scores = weights.clone();
+        if let Some(bias) = &self.selection_bias {
+            ops::add(&mut scores, bias);
+        }
+        if routing.groups > 1 {
+            limit_groups(&mut scores, routing.groups, routing.groups_used);
+        }
+        let mut experts: Vec<(usize, f32)> = highest(&scores, routing.used)
+            .into_iter()
+            .map(|e| (e, weights[e]))
+            .collect();
+        if routing.gating == Gating::SoftmaxChosen {
+            let mut chosen: Vec<f32> = experts.iter().map(|e| e.1).collect();
+            ops::softmax(&mut chosen);
+            for (expert, weight) in experts.iter_mut().zip(chosen) {
+                expert.1 = weight;
+            }
+        }
+        if routing.normalise {
+            /// The smallest normal half: what llama.cpp divides by at least.
+            const LEAST: f32 = 6.103_515_6e-5;
+            let sum: f32 = experts.iter().map(|e| e.1).sum();
+            experts.iter_mut().for_each(|e| e.1 /= sum.max(LEAST));
+        }
+        experts.iter_mut().for_each(|e| e.1 *= routing.scale);
+        Choice { experts }
+    }
+}
+
+impl Linear {
+    /// Without the `.scale` tensor, which belongs to something else.
+    fn without_scale(mut self) -> Self {
+        self.scale = None;
+        self
+    }
+}
+
+/// Indices of the `count` highest scores, best first; of equal ones the first.
+fn highest(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    order.truncate(count);
+    order
+}
+
+/// Only experts of the groups with the highest sums of two best scores stay in the choice.
+fn limit_groups(scores: &mut [f32], groups: usize, used: usize) {
+    let size = scores.len() / groups;
+    let range = |group: usize| -> Range<usize> { group * size..(group + 1) * size };
+    let sums: Vec<f32> = (0..groups)
+        .map(|group| {
+            let scores = &scores[range(group)];
+            highest(scores, 2).into_iter().map(|i| scores[i]).sum()
+        })
+        .collect();
+    let kept = highest(&sums, used.max(1));
+    for group in (0..groups).filter(|group| !kept.contains(group)) {
+        scores[range(group)].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// Phi-3.5-MoE's routing at inference: each choice is weighed by a softmax over the logits that are
+/// within a relative distance of the best (arXiv 2310.00811); files do not carry the distance, all
+/// published models use 0.01.
+fn sparse_mixer(logits: &[f32], used: usize) -> Choice {
+    const JITTER: f32 = 0.01;
+    let mut open = logits.to_vec();
+    let mut experts = Vec::with_capacity(used);
+    for best in highest(logits, used) {
+        let max = logits[best];
+        let mut gates = open.clone();
+        for (gate, &logit) in gates.iter_mut().zip(logits) {
+            if (max - logit) / logit.abs().max(max) > 2.0 * JITTER {
+                *gate = f32::NEG_INFINITY;
+            }
+        }
+        ops::softmax(&mut gates);
+        experts.push((best, gates[best]));
+        open[best] = f32::NEG_INFINITY;
+    }
+    Choice { experts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_limit_the_choice() {
+        let mut scores = [0.9, 0.1, 0.6, 0.5, 0.2, 0.3];
+        limit_groups(&mut scores, 3, 1);
+        assert_eq!(highest(&scores, 2), [2, 3]);
+    }
+
+    #[test]
+    fn ties_go_to_the_first() {
+        assert_eq!(highest(&[1.0, 2.0, 2.0, 0.0], 3), [1, 2, 0]);
+    }
+}

@@ -1,0 +1,112 @@
+//! Collecting the importance of weight columns: sums of squared inputs of matrix products.
+//!
+//! The semantics are those of llama-imatrix: a vector of sums for each matrix of a tensor and a
+//! count of the tokens that passed through it. Sums are kept in f64.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::matmul::{Activations, ExpertTokens};
+
+/// Sums of one weight tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sums {
+    /// Columns of the weight.
+    pub cols: usize,
+    /// Sums of squares: matrix × column.
+    pub squares: Vec<f64>,
+    /// Tokens: one count for the tensor, or one for each expert.
+    pub counts: Vec<u64>,
+}
+
+/// Sums of all weight tensors of layers that products read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Collector {
+    sums: BTreeMap<Arc<str>, Sums>,
+}
+
+impl Collector {
+    /// Nothing collected yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The sums by name of the weight tensor.
+    pub fn sums(&self) -> &BTreeMap<Arc<str>, Sums> {
+        &self.sums
+    }
+
+    /// Adds what another collector has seen.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, theirs) in &other.sums {
+            let ours = self.entry(
+                name,
+                theirs.cols,
+                theirs.squares.len() / theirs.cols.max(1),
+                theirs.counts.len(),
+            );
+            for (a, b) in ours.squares.iter_mut().zip(&theirs.squares) {
+                *a += b;
+            }
+            for (a, b) in ours.counts.iter_mut().zip(&theirs.counts) {
+                *a += b;
+            }
+        }
+    }
+
+    fn entry(&mut self, name: &Arc<str>, cols: usize, matrices: usize, counts: usize) -> &mut Sums {
+        self.sums.entry(Arc::clone(name)).or_insert_with(|| Sums {
+            cols,
+            squares: vec![0.0; cols * matrices],
+            counts: vec![0; counts],
+        })
+    }
+
+    /// The input of a plain product. Only weights of layers count, as llama-imatrix has it.
+    pub(crate) fn dense(&mut self, name: &Arc<str>, input: &Activations) {
+        self.part(name, 0, 1, input);
+    }
+
+    /// The input of matrix `index` of `matrices` that share one count.
+    pub(crate) fn part(
+        &mut self,
+        name: &Arc<str>,
+        index: usize,
+        matrices: usize,
+        input: &Activations,
+    ) {
+        if !name.starts_with("blk.") {
+            return;
+        }
+        let sums = self.entry(name, input.cols(), matrices, 1);
+        if index == 0 {
+            sums.counts[0] += input.tokens() as u64;
+        }
+        let squares = &mut sums.squares[index * input.cols()..];
+        for token in 0..input.tokens() {
+            add_squares(squares, input.token(token));
+        }
+    }
+
+    /// The input of one expert's product.
+    pub(crate) fn expert(
+        &mut self,
+        name: &Arc<str>,
+        experts: usize,
+        group: ExpertTokens<'_>,
+        input: &Activations,
+    ) {
+        let sums = self.entry(name, input.cols(), experts, experts);
+        sums.counts[group.expert] += group.tokens.len() as u64;
+        let squares = &mut sums.squares[group.expert * input.cols()..];
+        for &token in group.tokens {
+            add_squares(squares, input.token(token as usize));
+        }
+    }
+}
+
+fn add_squares(sums: &mut [f64], values: &[f32]) {
+    for (sum, &x) in sums.iter_mut().zip(values) {
+        *sum += f64::from(x) * f64::from(x);
+    }
+}

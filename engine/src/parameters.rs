@@ -1,0 +1,601 @@
+//! A model's hyper-parameters, read from the metadata of its file.
+
+use gristmill_gguf::{Array, Metadata, Value};
+
+use crate::architecture::{
+    Architecture, AttentionScale, EmbeddingScale, Gating, LogitScale, Norm, Rope, RopeLayers,
+    Switch, WindowKind, WindowLayers,
+};
+use crate::error::Error;
+
+/// No key may ask for more of anything than this.
+const LIMIT: u64 = 1 << 31;
+
+/// The keys of one architecture: `{architecture}.{name}`.
+pub(crate) struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+}
+
+impl<'a> Keys<'a> {
+    pub fn new(metadata: &'a Metadata, prefix: &'a str) -> Self {
+        Self { metadata, prefix }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.metadata.get(format!("{}.{name}", self.prefix))
+    }
+
+    fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {
+        Error::Key {
+            key: format!("{}.{name}", self.prefix),
+            problem: problem.into(),
+        }
+    }
+
+    /// A count or size.
+    pub fn count(&self, name: &str) -> Result<Option<usize>, Error> {
+        self.get(name).map(|v| self.as_count(name, v)).transpose()
+    }
+
+    fn as_count(&self, name: &str, value: &Value) -> Result<usize, Error> {
+        match value.as_u64() {
+            Some(v) if v < LIMIT => Ok(v as usize),
+            Some(v) => Err(self.wrong(name, format!("{v} is out of range"))),
+            None => Err(self.wrong(name, "is not a non-negative integer")),
+        }
+    }
+
+    /// A count or size that must be there and not be zero.
+    pub fn positive(&self, name: &str) -> Result<usize, Error> {
+        match self.count(name)? {
+            Some(0) => Err(self.wrong(name, "is zero")),
+            Some(v) => Ok(v),
+            None => Err(self.wrong(name, "is missing")),
+        }
+    }
+
+    /// One count for all layers, or an array with one for each.
+    pub fn per_layer(&self, name: &str, layers: usize) -> Result<Option<Vec<usize>>, Error> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let Some(array) = value.as_array() else {
+            return Ok(Some(vec![self.as_count(name, value)?; layers]));
+        };
+        if array.len() < layers {
+            let problem = format!("has {} entries for {layers} layers", array.len());
+            return Err(self.wrong(name, problem));
+        }
+        let entry = |i| match array.get(i) {
+            Some(Value::Bool(flag)) => Ok(usize::from(flag)),
+            Some(v) => self.as_count(name, &v),
+            None => Ok(0),
+        };
+        (0..layers).map(entry).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A finite number.
+    pub fn float(&self, name: &str) -> Result<Option<f32>, Error> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value.as_f64() {
+            Some(v) if v.is_finite() => Ok(Some(v as f32)),
+            Some(v) => Err(self.wrong(name, format!("is {v}"))),
+            None => Err(self.wrong(name, "is not a number")),
+        }
+    }
+
+    /// A truth value.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, Error> {
+        self.get(name)
+            .map(|v| {
+                v.as_bool()
+                    .ok_or_else(|| self.wrong(name, "is not a boolean"))
+            })
+            .transpose()
+    }
+
+    /// An array of numbers.
+    pub fn floats(&self, name: &str) -> Option<Vec<f32>> {
+        floats(self.metadata, &format!("{}.{name}", self.prefix))
+    }
+
+    fn str(&self, name: &str) -> Option<&'a str> {
+        self.get(name)?.as_str()
+    }
+}
+
+/// An array of f32 under a full key.
+pub(crate) fn floats(metadata: &Metadata, key: &str) -> Option<Vec<f32>> {
+    match metadata.array(key)? {
+        Array::F32(values) => Some(values.clone()),
+        _ => None,
+    }
+}
+
+/// Scaling of the rotation's frequencies.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RopeParameters {
+    pub kind: Rope,
+    /// Dimensions of a head that rotate.
+    pub dims: usize,
+    pub base: f32,
+    /// What positions are divided by (linear and YaRN); 1: nothing.
+    pub factor: f32,
+    pub yarn: Option<Yarn>,
+    /// Cosine and sine are multiplied with this.
+    pub amplitude: f32,
+    /// Whether frequency factors (`rope_freqs`, `rope_factors_*`) apply.
+    pub factors: bool,
+}
+
+/// The ramp between interpolated and extrapolated frequencies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Yarn {
+    pub original_context: f32,
+    pub beta_fast: f32,
+    pub beta_slow: f32,
+    pub extrapolation: f32,
+    pub exact_ramp: bool,
+}
+
+/// Visible positions of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mask {
+    Causal,
+    Sliding(usize),
+    Chunked(usize),
+    Full,
+    Symmetric(usize),
+}
+
+impl Mask {
+    /// The keys that a query at `position` sees, of `keys` in all.
+    pub fn visible(self, position: usize, keys: usize) -> std::ops::Range<usize> {
+        let until = (position + 1).min(keys);
+        match self {
+            Self::Causal => 0..until,
+            Self::Sliding(n) => (position + 1).saturating_sub(n)..until,
+            Self::Chunked(n) => position / n * n..until,
+            Self::Full => 0..keys,
+            Self::Symmetric(n) => position.saturating_sub(n / 2)..(position + n / 2 + 1).min(keys),
+        }
+    }
+}
+
+/// Routing of tokens to experts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Routing {
+    pub used: usize,
+    pub gating: Gating,
+    pub normalise: bool,
+    pub scale: f32,
+    pub groups: usize,
+    pub groups_used: usize,
+    pub weight_on_input: bool,
+}
+
+/// Sizes of recurrent blocks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Recurrence {
+    pub conv: usize,
+    pub inner: usize,
+    pub state: usize,
+    pub rank: usize,
+    pub groups: usize,
+    pub dt_b_c_rms: bool,
+}
+
+/// What layers differ in.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LayerParameters {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub key_length: usize,
+    pub value_length: usize,
+    pub windowed: bool,
+    /// Whether queries and keys rotate.
+    pub rotates: bool,
+    pub mask: Mask,
+    /// The layer whose keys and values this one reads.
+    pub cache: usize,
+}
+
+/// All hyper-parameters.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameters {
+    pub architecture: &'static Architecture,
+    pub width: usize,
+    pub context: usize,
+    pub epsilon: f32,
+    pub layers: Vec<LayerParameters>,
+    /// For full and for windowed layers.
+    pub ropes: [RopeParameters; 2],
+    pub original_context: usize,
+    pub attention_scale: Option<f32>,
+    pub attention_softcap: f32,
+    pub clamp: f32,
+    pub alibi: f32,
+    pub temperature: Option<(f32, f32)>,
+    pub experts: usize,
+    pub routing: Option<Routing>,
+    pub recurrence: Recurrence,
+    pub embedding_scale: f32,
+    pub residual_scale: f32,
+    pub logit_scale: f32,
+    pub logit_softcap: f32,
+    pub parallel: bool,
+    pub pooling: usize,
+}
+
+impl Parameters {
+    /// Reads the keys. `tensors` bounds the number of layers.
+    pub fn read(
+        metadata: &Metadata,
+        architecture: &'static Architecture,
+        tensors: usize,
+    ) -> Result<Self, Error> {
+        let keys = Keys::new(metadata, architecture.name);
+        let width = keys.positive("embedding_length")?;
+        let blocks = keys.positive("block_count")?;
+        let blocks = blocks.saturating_sub(keys.count("nextn_predict_layers")?.unwrap_or(0));
+        if blocks > tensors {
+            let problem = format!("{blocks} layers, but the file has only {tensors} tensors");
+            return Err(keys.wrong("block_count", problem));
+        }
+        let context = keys.count("context_length")?.unwrap_or(2048);
+        let layers = layers(&keys, architecture, width, blocks)?;
+        let ropes = ropes(&keys, architecture, &layers, context)?;
+        let heads = layers.first().map_or(0, |l| l.heads);
+        let attention_scale = match (keys.float("attention.scale")?, architecture.attention_scale) {
+            (Some(scale), _) if scale != 0.0 => Some(scale),
+            (_, AttentionScale::One) => Some(1.0),
+            (_, AttentionScale::WidthAt(depth)) if depth == blocks && heads > 0 => {
+                Some(1.0 / (width as f32 / heads as f32).sqrt())
+            }
+            _ => None,
+        };
+        let embedding_scale = match architecture.embedding_scale {
+            EmbeddingScale::Key(default) => match keys.float("embedding_scale")? {
+                Some(scale) if scale != 0.0 => scale,
+                _ => default,
+            },
+            EmbeddingScale::SqrtWidth => (width as f32).sqrt(),
+        };
+        let residual_scale = match keys.float("residual_scale")? {
+            Some(scale) if scale != 0.0 => scale,
+            _ if architecture.residual_depth > 0.0 => {
+                architecture.residual_depth / (blocks as f32).sqrt()
+            }
+            _ => 1.0,
+        };
+        let logit_scale = match keys.float("logit_scale")? {
+            Some(scale) if scale != 0.0 => scale,
+            _ if architecture.logit_base > 0.0 => width as f32 / architecture.logit_base,
+            _ => 1.0,
+        };
+        let (rms, layer) = (
+            "attention.layer_norm_rms_epsilon",
+            "attention.layer_norm_epsilon",
+        );
+        let (first, second) = match architecture.norm {
+            Norm::Rms => (rms, layer),
+            Norm::Layer => (layer, rms),
+        };
+        let epsilon = match keys.float(first)? {
+            Some(epsilon) => epsilon,
+            None => keys.float(second)?.unwrap_or(1e-5),
+        };
+        let pooling = match keys.count("pooling_type")? {
+            Some(kind) => kind,
+            None => keys.count("classifier.pooling_type")?.unwrap_or(0),
+        };
+        let temperature = match keys.float("attention.temperature_scale")? {
+            Some(scale) if scale != 0.0 => {
+                let floor = keys.float("attention.temperature_length")?;
+                let original = keys.float("rope.scaling.original_context_length")?;
+                Some((floor.or(original).unwrap_or(8192.0), scale))
+            }
+            _ => architecture.temperature,
+        };
+        Ok(Self {
+            architecture,
+            width,
+            context,
+            epsilon,
+            ropes,
+            original_context: keys
+                .count("rope.scaling.original_context_length")?
+                .unwrap_or(context),
+            attention_scale,
+            attention_softcap: keys.float("attn_logit_softcapping")?.unwrap_or(0.0),
+            clamp: keys.float("attention.clamp_kqv")?.unwrap_or(0.0),
+            alibi: keys
+                .float("attention.max_alibi_bias")?
+                .unwrap_or(architecture.alibi),
+            temperature,
+            experts: keys.count("expert_count")?.unwrap_or(0),
+            routing: routing(&keys, architecture)?,
+            recurrence: recurrence(&keys)?,
+            embedding_scale,
+            residual_scale,
+            logit_scale: match architecture.logit_scale {
+                LogitScale::Multiply => logit_scale,
+                LogitScale::Divide => 1.0 / logit_scale,
+            },
+            logit_softcap: keys.float("final_logit_softcapping")?.unwrap_or(0.0),
+            parallel: architecture.parallel && keys.flag("use_parallel_residual")?.unwrap_or(true),
+            pooling,
+            layers,
+        })
+    }
+}
+
+fn layers(
+    keys: &Keys<'_>,
+    architecture: &Architecture,
+    width: usize,
+    blocks: usize,
+) -> Result<Vec<LayerParameters>, Error> {
+    let heads = keys
+        .per_layer("attention.head_count", blocks)?
+        .unwrap_or_else(|| vec![0; blocks]);
+    let kv_heads = keys
+        .per_layer("attention.head_count_kv", blocks)?
+        .unwrap_or_else(|| heads.clone());
+    let key_length = keys.count("attention.key_length")?;
+    let value_length = keys.count("attention.value_length")?;
+    let key_windowed = keys.count("attention.key_length_swa")?;
+    let value_windowed = keys.count("attention.value_length_swa")?;
+    let window = keys
+        .count("attention.sliding_window")?
+        .unwrap_or(architecture.window_default);
+    let windowed = windowed(keys, architecture, blocks, window)?;
+    let causal = keys
+        .flag("attention.causal")?
+        .unwrap_or(architecture.causal);
+    let rotation = keys.flag("rope.scaling.finetuned")?.unwrap_or(true);
+    let shared = keys.count("attention.shared_kv_layers")?.unwrap_or(0);
+    let mut list: Vec<LayerParameters> = Vec::with_capacity(blocks);
+    for il in 0..blocks {
+        let default = if heads[il] > 0 { width / heads[il] } else { 0 };
+        let mut key = key_length.unwrap_or(default);
+        let mut value = value_length.unwrap_or(key_length.unwrap_or(default));
+        if windowed[il] {
+            key = key_windowed.unwrap_or(key);
+            value = value_windowed.unwrap_or(value);
+        }
+        let mask = match (causal, windowed[il], architecture.window) {
+            (true, false, _) => Mask::Causal,
+            (true, true, WindowKind::Chunked) => Mask::Chunked(window),
+            (true, true, _) => Mask::Sliding(window),
+            (false, true, _) => Mask::Symmetric(window),
+            (false, false, _) => Mask::Full,
+        };
+        let rotates = architecture.rope != Rope::None
+            && match architecture.rope_layers {
+                RopeLayers::All => true,
+                RopeLayers::Windowed => windowed[il] || window == 0,
+                RopeLayers::ThreeOfFour => (il + 1) % 4 != 0,
+                RopeLayers::Finetuned => rotation,
+            };
+        let cache = match il >= blocks.saturating_sub(shared) {
+            true => (0..blocks.saturating_sub(shared))
+                .rev()
+                .find(|&source| windowed[source] == windowed[il])
+                .unwrap_or(il),
+            false => il,
+        };
+        list.push(LayerParameters {
+            heads: heads[il],
+            kv_heads: kv_heads[il],
+            key_length: key,
+            value_length: value,
+            windowed: windowed[il],
+            rotates,
+            mask,
+            cache,
+        });
+    }
+    Ok(list)
+}
+
+/// Which layers have the window.
+fn windowed(
+    keys: &Keys<'_>,
+    architecture: &Architecture,
+    blocks: usize,
+    window: usize,
+) -> Result<Vec<bool>, Error> {
+    const PATTERN: &str = "attention.sliding_window_pattern";
+    if window == 0 {
+        return Ok(vec![false; blocks]);
+    }
+    let listed = keys.get(PATTERN).is_some_and(|v| v.as_array().is_some());
+    if listed {
+        let pattern = keys.per_layer(PATTERN, blocks)?.unwrap_or_default();
+        return Ok(pattern.into_iter().map(|flag| flag != 0).collect());
+    }
+    let period = keys.count(PATTERN)?;
+    let rule = match (architecture.window_layers, period) {
+        (WindowLayers::FirstFull(_), Some(p)) => WindowLayers::FirstFull(p),
+        (_, Some(p)) => WindowLayers::LastFull(p),
+        (rule, None) => rule,
+    };
+    Ok((0..blocks)
+        .map(|il| match rule {
+            WindowLayers::All | WindowLayers::LastFull(0) | WindowLayers::FirstFull(0) => true,
+            WindowLayers::LastFull(p) => il % p < p - 1,
+            WindowLayers::FirstFull(p) => il % p != 0,
+        })
+        .collect())
+}
+
+fn ropes(
+    keys: &Keys<'_>,
+    architecture: &Architecture,
+    layers: &[LayerParameters],
+    context: usize,
+) -> Result<[RopeParameters; 2], Error> {
+    let length = |windowed: bool| {
+        let layer = layers
+            .iter()
+            .find(|l| l.windowed == windowed && l.heads > 0);
+        layer.map_or(0, |l| l.key_length)
+    };
+    let dims = keys.count("rope.dimension_count")?;
+    let base = keys.float("rope.freq_base")?.unwrap_or(10000.0);
+    let mut full = RopeParameters {
+        kind: architecture.rope,
+        dims: dims.unwrap_or(length(false)),
+        base,
+        factor: 1.0,
+        yarn: None,
+        amplitude: 1.0,
+        factors: true,
+    };
+    let mut windowed = RopeParameters {
+        dims: keys
+            .count("rope.dimension_count_swa")?
+            .or(dims)
+            .unwrap_or(length(true)),
+        base: match keys.float("rope.freq_base_swa")? {
+            Some(base) => base,
+            None if architecture.rope_base_windowed > 0.0 => architecture.rope_base_windowed,
+            None => base,
+        },
+        factors: architecture.rope_scaling_windowed,
+        ..full.clone()
+    };
+    let factor = match keys.float("rope.scaling.factor")? {
+        Some(factor) => factor,
+        None => keys.float("rope.scale_linear")?.unwrap_or(1.0),
+    };
+    let attention_factor = keys.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
+    full.amplitude = attention_factor;
+    match keys.str("rope.scaling.type").unwrap_or("linear") {
+        "linear" if factor > 0.0 => full.factor = factor,
+        "yarn" if factor > 0.0 => {
+            full.factor = factor;
+            full.yarn = Some(Yarn {
+                original_context: keys
+                    .float("rope.scaling.original_context_length")?
+                    .unwrap_or(context as f32),
+                beta_fast: keys.float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: keys.float("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                extrapolation: keys.float("rope.scaling.yarn_ext_factor")?.unwrap_or(1.0),
+                exact_ramp: architecture.yarn_exact_ramp,
+            });
+            let net = match keys.float("rope.scaling.yarn_attn_factor")? {
+                Some(net) if net > 0.0 => net,
+                _ => yarn_amplitude(keys, architecture, factor)?,
+            };
+            full.amplitude *= net;
+        }
+        _ => {}
+    }
+    if architecture.rope_scaling_windowed {
+        windowed.factor = full.factor;
+        windowed.yarn = full.yarn;
+        windowed.amplitude = full.amplitude;
+    }
+    Ok([full, windowed])
+}
+
+/// `0.1 ln(factor) + 1`, divided by the same with the model's own multiplier where it has one:
+/// DeepSeek's two `mscale` values, of which files carry only the second. V3 has both at 1, V2-Lite
+/// both at the same other value.
+fn yarn_amplitude(keys: &Keys<'_>, architecture: &Architecture, factor: f32) -> Result<f32, Error> {
+    let scale = |multiplier: f32| 1.0 + 0.1 * multiplier * factor.max(1.0).ln();
+    let multiplier = keys
+        .float("rope.scaling.yarn_log_multiplier")?
+        .unwrap_or(0.0);
+    Ok(match multiplier {
+        0.0 => scale(1.0),
+        _ if architecture.name == "deepseek2" => 1.0,
+        multiplier => scale(1.0) / scale(multiplier),
+    })
+}
+
+/// What the scores of latent attention are multiplied with besides `1 / sqrt(head size)`.
+pub(crate) fn latent_attention_scale(
+    metadata: &Metadata,
+    parameters: &Parameters,
+) -> Result<f32, Error> {
+    let keys = Keys::new(metadata, parameters.architecture.name);
+    let multiplier = keys
+        .float("rope.scaling.yarn_log_multiplier")?
+        .unwrap_or(0.0);
+    let rope = &parameters.ropes[0];
+    if rope.yarn.is_none() || multiplier == 0.0 {
+        return Ok(1.0);
+    }
+    // deepseek2 files hold a tenth of the multiplier.
+    let tenth = match parameters.architecture.name {
+        "deepseek2" => multiplier,
+        _ => 0.1 * multiplier,
+    };
+    Ok((rope.amplitude * (1.0 + tenth * rope.factor.ln())).powi(2))
+}
+
+fn routing(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Routing>, Error> {
+    let Some(used) = keys.count("expert_used_count")?.filter(|&n| n > 0) else {
+        return Ok(None);
+    };
+    let gating = match keys.count("expert_gating_func")? {
+        Some(1) => Gating::Softmax,
+        Some(2) => Gating::Sigmoid,
+        Some(3) => Gating::SoftmaxChosen,
+        None | Some(0) => architecture.gating,
+        Some(kind) => {
+            return Err(keys.wrong("expert_gating_func", format!("{kind} is not known")));
+        }
+    };
+    Ok(Some(Routing {
+        used,
+        gating,
+        normalise: match architecture.expert_norm {
+            Switch::On => true,
+            Switch::Off => false,
+            Switch::Key => keys.flag("expert_weights_norm")?.unwrap_or(false),
+        },
+        scale: match keys.float("expert_weights_scale")? {
+            Some(scale) if scale != 0.0 => scale,
+            _ => 1.0,
+        },
+        groups: keys.count("expert_group_count")?.unwrap_or(1),
+        groups_used: keys.count("expert_group_used_count")?.unwrap_or(1),
+        weight_on_input: architecture.expert_weight_on_input,
+    }))
+}
+
+fn recurrence(keys: &Keys<'_>) -> Result<Recurrence, Error> {
+    let count = |name| keys.count(name).map(|v| v.unwrap_or(0));
+    Ok(Recurrence {
+        conv: count("ssm.conv_kernel")?.max(count("shortconv.l_cache")?),
+        inner: count("ssm.inner_size")?,
+        state: count("ssm.state_size")?,
+        rank: count("ssm.time_step_rank")?,
+        groups: count("ssm.group_count")?.max(1),
+        dt_b_c_rms: keys.flag("ssm.dt_b_c_rms")?.unwrap_or(false),
+    })
+}
+
+impl Parameters {
+    /// Whether a Llama 4 model is of the kind whose queries and keys are normalised: the one with
+    /// 128 experts is not. No key says so.
+    pub fn scout(&self) -> bool {
+        self.experts != 128
+    }
+}
+
+impl Parameters {
+    /// Gemma 3n's sparsity of a layer in standard deviations; minus infinity: none.
+    pub fn sparsity(metadata: &Metadata, architecture: &str, layer: usize) -> f32 {
+        let values = Keys::new(metadata, architecture).floats("activation_sparsity_scale");
+        let value = values.and_then(|values| values.get(layer).copied());
+        value.unwrap_or(f32::NEG_INFINITY)
+    }
+}
