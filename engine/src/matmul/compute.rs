@@ -9,8 +9,8 @@ use gristmill_quantize::types::decode_on;
 
 use super::activations::Activations;
 use super::codes::CodeRow;
-use super::matrix::Matrix;
 use super::integer::{PANEL_ROWS, Panel, RowSums, Tiles};
+use super::matrix::Matrix;
 use super::{float, integer};
 use crate::pool::Pool;
 
@@ -244,7 +244,11 @@ impl Compute {
 
     fn run(&self, products: &[Product<'_>], x: &Activations) {
         for Product { matrix, .. } in products {
-            assert_eq!(matrix.cols(), x.cols(), "columns of {matrix:?} and its input");
+            assert_eq!(
+                matrix.cols(),
+                x.cols(),
+                "columns of {matrix:?} and its input"
+            );
         }
         // What all units of a product read is made here, by all threads.
         let inputs: Vec<_> = products.iter().map(|p| self.input(p, x)).collect();
@@ -259,7 +263,10 @@ impl Compute {
                 units.push((i, start..(start + step).min(product.rows.end)));
             }
         }
-        let work: usize = products.iter().map(|p| p.rows.len() * p.tokens.len() * x.cols()).sum();
+        let work: usize = products
+            .iter()
+            .map(|p| p.rows.len() * p.tokens.len() * x.cols())
+            .sum();
         let unit = |u: usize| {
             let (i, rows) = units[u].clone();
             let product = &products[i];
@@ -301,7 +308,12 @@ impl Compute {
         tiles: &Tiles,
         scratch: &mut Scratch,
     ) {
-        let Product { matrix, tokens, out, .. } = product;
+        let Product {
+            matrix,
+            tokens,
+            out,
+            ..
+        } = product;
         let Some(kernels) = self.integer(matrix).and_then(|k| k.blocked) else {
             unreachable!("tiles are made only for these kernels");
         };
@@ -312,10 +324,16 @@ impl Compute {
         for p in 0..panels {
             let start = rows.start + p * PANEL_ROWS;
             let end = (start + PANEL_ROWS).min(rows.end);
-            (kernels.pack)(matrix.bytes(start..end), matrix.row_bytes(), &mut scratch.panels[p]);
+            (kernels.pack)(
+                matrix.bytes(start..end),
+                matrix.row_bytes(),
+                &mut scratch.panels[p],
+            );
         }
         scratch.sums.clear();
-        scratch.sums.resize(panels * tokens.len(), [0.0; PANEL_ROWS]);
+        scratch
+            .sums
+            .resize(panels * tokens.len(), [0.0; PANEL_ROWS]);
         let slice = (SLICE_BLOCKS / tiles.supers().max(1)).clamp(1, 8);
         for strand in (0..8).step_by(slice) {
             let strands = strand..(strand + slice).min(8);
@@ -391,7 +409,6 @@ impl Compute {
         }
     }
 }
-
 
 fn product<'a>(
     matrix: &'a Matrix,

@@ -113,11 +113,7 @@ fn bound(weights: &[f32], x: &[f32], integer: bool) -> f64 {
 }
 
 /// Every product of a matrix, by every instruction set and mode, as `check` sees it.
-fn multiply(
-    matrix: &Matrix,
-    x: &[f32],
-    mut check: impl FnMut(Isa, bool, &[f32]),
-) {
+fn multiply(matrix: &Matrix, x: &[f32], mut check: impl FnMut(Isa, bool, &[f32])) {
     let tokens = x.len() / matrix.cols();
     for isa in Isa::available() {
         for exact in [false, true] {
@@ -131,7 +127,11 @@ fn multiply(
 
 fn shapes(ty: TensorType) -> impl Iterator<Item = (usize, usize, usize)> {
     let long = ty.layout().values == 256;
-    let cols = if long { [768, 256, 2560] } else { [832, 32 * ty.layout().values, 128] };
+    let cols = if long {
+        [768, 256, 2560]
+    } else {
+        [832, 32 * ty.layout().values, 128]
+    };
     [(37, 3), (1, 1), (33, 4), (70, 13)]
         .into_iter()
         .flat_map(move |(rows, tokens)| cols.map(|cols| (rows, cols, tokens)))
@@ -148,8 +148,11 @@ fn products_are_within_the_rounding_of_activations() {
             multiply(&matrix, &x, |isa, exact, out| {
                 for (t, x) in x.chunks(cols).enumerate() {
                     for (r, w) in weights.chunks(cols).enumerate() {
-                        let right: f64 =
-                            w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+                        let right: f64 = w
+                            .iter()
+                            .zip(x)
+                            .map(|(&w, &x)| f64::from(w) * f64::from(x))
+                            .sum();
                         let error = (f64::from(out[t * rows + r]) - right).abs();
                         let bound = bound(w, x, ty.is_quantized() && !exact);
                         assert!(
@@ -190,14 +193,20 @@ fn results_do_not_depend_on_the_number_of_tokens() {
         let mut random = Random(19);
         let x: Vec<f32> = (0..tokens * cols).map(|_| random.value()).collect();
         let mut together = Vec::new();
-        multiply(&matrix, &x, |isa, exact, out| together.push((isa, exact, out.to_vec())));
+        multiply(&matrix, &x, |isa, exact, out| {
+            together.push((isa, exact, out.to_vec()))
+        });
         for n in 1..14 {
             let mut together = together.iter();
             multiply(&matrix, &x[..n * cols], |isa, exact, out| {
                 let right = together.next().expect("the same calls");
                 let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                 assert_eq!((isa, exact), (right.0, right.1));
-                assert_eq!(bits(out), bits(&right.2[..n * rows]), "{ty} {isa} {exact} {n} tokens");
+                assert_eq!(
+                    bits(out),
+                    bits(&right.2[..n * rows]),
+                    "{ty} {isa} {exact} {n} tokens"
+                );
             });
         }
     }

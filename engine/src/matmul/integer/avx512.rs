@@ -12,9 +12,11 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::activations::{A32Token, SuperSums};
-use super::super::codes::{CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row, unpack_some};
 use super::super::SUPER;
+use super::super::activations::{A32Token, SuperSums};
+use super::super::codes::{
+    CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row, unpack_some,
+};
 use super::panel::{self, PANEL_ROWS, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
 use super::{Blocked, Kernels, RowSums};
@@ -69,13 +71,15 @@ fn halves(codes: &[u8; SUPER], x: &[i8; SUPER], sums: &SuperSums) -> __m512i {
         };
         _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x)
     };
-    let add_pairs = |a, b| {
-        _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
-    };
+    let add_pairs =
+        |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     // Four lanes make 16 values: add them across, as in a transposition.
     let low = add_pairs(product(0), product(1));
     let high = add_pairs(product(2), product(3));
-    let all = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+    let all = _mm512_add_epi32(
+        _mm512_unpacklo_epi64(low, high),
+        _mm512_unpackhi_epi64(low, high),
+    );
     // Lane 4 * q + v now holds quarter q of vector v: half q % 2 of block 2 * v + q / 2.
     let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
     let all = _mm512_permutexvar_epi32(order, all);
@@ -298,11 +302,8 @@ fn tile<S: Shape, const N: usize>(
                 if let Scales::Halves = S::SCALES {
                     for half in 0..2 {
                         let zero = x.half_zero.as_ptr().add((2 * block + half) * N);
-                        let dots = products::<N, 4>(
-                            codes.add(8 * half),
-                            x_codes.add(4 * half * N),
-                            zero,
-                        );
+                        let dots =
+                            products::<N, 4>(codes.add(8 * half), x_codes.add(4 * half * N), zero);
                         let scale = panel.scales.as_ptr().add(2 * block + half).cast();
                         add_scaled(&mut acc, dots, scale, x_scale);
                     }

@@ -11,7 +11,7 @@ mod portable;
 mod tiles;
 
 pub(super) use panel::{PANEL_ROWS, Panel};
-pub(super) use tiles::{TILE_TOKENS, Tiles};
+pub(super) use tiles::Tiles;
 
 use std::ops::Range;
 

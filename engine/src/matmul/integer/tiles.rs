@@ -44,9 +44,13 @@ impl Tiles {
         pool: &Pool,
     ) -> Self {
         let width = TILE_TOKENS;
-        let tiles: Vec<_> = (0..tokens.div_ceil(width)).map(|_| Mutex::new(None)).collect();
+        let tiles: Vec<_> = (0..tokens.div_ceil(width))
+            .map(|_| Mutex::new(None))
+            .collect();
         pool.run(tiles.len(), |i| {
-            let list: Vec<_> = (i * width..tokens.min((i + 1) * width)).map(&token).collect();
+            let list: Vec<_> = (i * width..tokens.min((i + 1) * width))
+                .map(&token)
+                .collect();
             let tile = Tile::new(x, &list);
             if let Ok(mut place) = tiles[i].lock() {
                 *place = Some(tile);
