@@ -79,7 +79,7 @@ fn main() {
             continue;
         };
         // Large enough that generation reads memory, not the cache.
-        let large_rows = (256 << 20) / one.row_bytes();
+        let large_rows = (128 << 20) / one.row_bytes();
         let large = matrix(ty, large_rows, cols).expect("the row fits");
         for exact in [false, true] {
             let compute = Compute::new(isa, exact, Arc::clone(&pool));
