@@ -1,5 +1,10 @@
-//! Perplexity, KL divergence, benchmarks and reports.
+//! Perplexity, KL divergence, speed and the reports made of them.
 #![forbid(unsafe_code)]
 
+pub mod card;
 pub mod divergence;
+pub mod evaluate;
+pub mod protocol;
+pub mod report;
+pub mod speed;
 pub mod statistics;
