@@ -2,5 +2,204 @@
 //! a tokenizer and weights.
 
 mod files;
+mod safetensors;
+mod stored;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde_json::Value as Json;
 
 pub use files::CheckpointFiles;
+pub use stored::{Dtype, Stored};
+
+use crate::Error;
+
+/// A published model: its files and its weights, mapped.
+#[derive(Debug)]
+pub struct Checkpoint {
+    files: CheckpointFiles,
+    config: Json,
+    tensors: Vec<Stored>,
+    warnings: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder: reads config.json and the headers of the weights, and checks that every
+    /// tensor lies inside its file and that the index, if there is one, names exactly the tensors
+    /// that are there.
+    ///
+    /// # Errors
+    /// If a file is missing, truncated or malformed, or reaches outside the folder.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let files = CheckpointFiles::open(root)?;
+        let config = read_config(&files)?;
+        let mut checkpoint = Self {
+            files,
+            config,
+            tensors: Vec::new(),
+            warnings: Vec::new(),
+        };
+        checkpoint.read_weights()?;
+        Ok(checkpoint)
+    }
+
+    /// The folder's files.
+    pub fn files(&self) -> &CheckpointFiles {
+        &self.files
+    }
+
+    /// config.json (or params.json, for Mistral's own format) as it stands.
+    pub fn config(&self) -> &Json {
+        &self.config
+    }
+
+    /// The tensors: file by file (sorted by name), inside a file sorted by name.
+    pub fn tensors(&self) -> &[Stored] {
+        &self.tensors
+    }
+
+    /// What was odd about the files, and harmless.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn read_weights(&mut self) -> Result<(), Error> {
+        let names = self.files.names()?;
+        let named = |prefix: &str, suffix: &str| -> Vec<&String> {
+            let matches = |name: &&String| name.starts_with(prefix) && name.ends_with(suffix);
+            names.iter().filter(matches).collect()
+        };
+        let index = [
+            "model.safetensors.index.json",
+            "consolidated.safetensors.index.json",
+        ]
+        .into_iter()
+        .find(|name| names.iter().any(|n| n == name));
+        let index = index.map(|name| self.read_index(name)).transpose()?;
+        let mut parts = named("model", ".safetensors");
+        if parts.is_empty() {
+            parts = named("consolidated", ".safetensors");
+        }
+        if let Some((index, weight_map)) = &index {
+            let mut missing: Vec<&str> = weight_map
+                .values()
+                .filter(|file| !names.contains(file))
+                .map(String::as_str)
+                .collect();
+            missing.sort_unstable();
+            missing.dedup();
+            if !missing.is_empty() {
+                return Err(Error::File {
+                    file: self.files.root().join(index),
+                    reason: format!("names files that are missing: {}", missing.join(", ")),
+                    help: Some("download the missing files".into()),
+                });
+            }
+        }
+        if parts.is_empty() {
+            return Err(Error::NotACheckpoint {
+                path: self.files.root().to_owned(),
+                reason: "holds no weights (model*.safetensors, consolidated*.safetensors)".into(),
+                help: "download the weights into the folder".into(),
+            });
+        }
+        let mut seen: HashMap<String, String> = HashMap::new();
+        for part in parts {
+            let path = self.files.path(part)?.ok_or_else(|| {
+                Error::file(
+                    &self.files.root().join(part),
+                    "is a link to a file that is missing",
+                )
+            })?;
+            for tensor in safetensors::open(&path)? {
+                if let Some(first) = seen.insert(tensor.name.clone(), part.clone()) {
+                    return Err(Error::tensor(
+                        tensor.name,
+                        format!("is stored twice, in {first} and in {part}"),
+                    ));
+                }
+                self.tensors.push(tensor);
+            }
+        }
+        if let Some((index, weight_map)) = index {
+            let absent: Vec<&String> = weight_map
+                .keys()
+                .filter(|name| !seen.contains_key(*name))
+                .collect();
+            if let Some(first) = absent.first() {
+                return Err(Error::File {
+                    file: self.files.root().join(index),
+                    reason: format!(
+                        "names {} tensors that no file holds, the first is `{first}` (promised in \
+                         {})",
+                        absent.len(),
+                        weight_map[*first]
+                    ),
+                    help: Some("download that file again".into()),
+                });
+            }
+            let extra = seen.keys().filter(|name| !weight_map.contains_key(*name));
+            let extra = extra.count();
+            if extra > 0 {
+                self.warnings.push(format!(
+                    "{index} does not name {extra} tensors that are stored"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The index `tensor → file`.
+    fn read_index(&self, name: &str) -> Result<(String, BTreeMap<String, String>), Error> {
+        let bad = |reason: String| Error::file(&self.files.root().join(name), reason);
+        let json = self.files.json(name)?.unwrap_or_default();
+        let Some(map) = json.get("weight_map").and_then(Json::as_object) else {
+            return Err(bad("has no `weight_map`".into()));
+        };
+        let mut weight_map = BTreeMap::new();
+        for (tensor, file) in map {
+            let Some(file) = file.as_str() else {
+                return Err(bad(format!("names no file for `{tensor}`")));
+            };
+            // The name must stay inside the folder even if nothing is read from it.
+            self.files.path(file)?;
+            weight_map.insert(tensor.clone(), file.to_owned());
+        }
+        Ok((name.to_owned(), weight_map))
+    }
+}
+
+fn read_config(files: &CheckpointFiles) -> Result<Json, Error> {
+    if let Some(config) = files.json("config.json")? {
+        if !config.is_object() {
+            let path = files.root().join("config.json");
+            return Err(Error::file(&path, "is not a JSON object"));
+        }
+        return Ok(config);
+    }
+    if let Some(params) = files.json("params.json")? {
+        return Ok(params);
+    }
+    let (reason, help) = if files.contains("adapter_config.json") {
+        (
+            "is a LoRA adapter, not a model",
+            "convert it with its base: --lora ADAPTER on the base model, or give the base",
+        )
+    } else if files.contains("model_index.json") {
+        (
+            "is a diffusers pipeline",
+            "give the folder of its text model",
+        )
+    } else {
+        (
+            "has no config.json",
+            "give the folder that holds config.json and the weights, or a hub id",
+        )
+    };
+    Err(Error::NotACheckpoint {
+        path: files.root().to_owned(),
+        reason: reason.into(),
+        help: help.into(),
+    })
+}

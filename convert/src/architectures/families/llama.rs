@@ -1,0 +1,57 @@
+//! Llama and what copies its graph: Mistral, Mixtral.
+
+use super::super::{Action, Architecture, Keys, Model, PLAIN, Param, Part, Rule};
+use super::{CORE, FFN, MOE, QKV};
+use crate::Error;
+use crate::config::Config;
+
+pub(super) const ALL: &[Architecture] = &[
+    Architecture {
+        classes: &["LlamaForCausalLM", "LlamaModel"],
+        defaults: head_dim,
+        ..LLAMA
+    },
+    Architecture {
+        classes: &["MistralForCausalLM"],
+        defaults: head_dim,
+        ..LLAMA
+    },
+    Architecture {
+        classes: &["MixtralForCausalLM"],
+        ..LLAMA
+    },
+];
+
+/// Query and key rows in the order that ggml's rotation of neighbouring pairs wants.
+pub(super) const PERMUTED: &[Rule] = &[
+    Rule("*.q_proj.*", Action::PermuteQ),
+    Rule("*.k_proj.*", Action::PermuteK),
+];
+
+/// The base keys, and those that llama's converter class adds.
+pub(super) const PARAMS: &[Param] = &[
+    Param::Base,
+    Param::U32("vocab_size", &["vocab_size"]),
+    Param::With(rope_dimension),
+];
+
+pub(super) const LLAMA: Architecture = Architecture {
+    name: "llama",
+    parts: &[CORE, QKV, FFN, MOE, &[Part::RopeFreqs, Part::FfnNorm]],
+    params: PARAMS,
+    rules: PERMUTED,
+    ..PLAIN
+};
+
+/// The class states the head's size even where the file does not.
+fn head_dim(config: &mut Config) {
+    if let Ok(dim) = config.head_dim() {
+        config.set_default("head_dim", dim);
+    }
+}
+
+/// Rotary dimensions: the whole head.
+pub(super) fn rope_dimension(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    keys.set("rope.dimension_count", model.config.head_dim()?);
+    Ok(())
+}

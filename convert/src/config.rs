@@ -1,0 +1,366 @@
+//! Hyper-parameters: config.json with its many spellings.
+
+use serde_json::{Map, Value as Json};
+
+use crate::Error;
+
+/// Sub-configurations that hold the text model's fields.
+const TEXT_CONFIGS: [&str; 6] = [
+    "text_config",
+    "llm_config",
+    "lm_config",
+    "language_config",
+    "lfm",
+    "thinker_config",
+];
+
+/// A model's configuration: the text model's fields merged over the root's, and the rotary
+/// parameters brought into one form.
+#[derive(Debug, Clone)]
+pub struct Config {
+    fields: Json,
+    class: Option<String>,
+}
+
+impl Config {
+    /// Reads a configuration as published.
+    pub fn new(published: &Json) -> Self {
+        let mut fields = published.as_object().cloned().unwrap_or_default();
+        let class = |config: &Map<String, Json>| {
+            let names = config.get("architectures")?.as_array()?;
+            names.first()?.as_str().map(ToOwned::to_owned)
+        };
+        let mut named = class(&fields);
+        for key in TEXT_CONFIGS {
+            let sub = published.get(key).map(|sub| match sub.get("text_config") {
+                Some(inner) => inner,
+                None => sub,
+            });
+            if let Some(Json::Object(text)) = sub {
+                named = class(text).or(named);
+                for (field, value) in text {
+                    fields.insert(field.clone(), value.clone());
+                }
+            }
+        }
+        if named.is_none()
+            && let Some(layer) = published.pointer("/ssm_cfg/layer").and_then(Json::as_str)
+        {
+            named = Some(format!("{layer}ForCausalLM"));
+        }
+        mirror_rope(&mut fields);
+        Self {
+            fields: Json::Object(fields),
+            class: named,
+        }
+    }
+
+    /// The model class, if the configuration names one.
+    pub fn class(&self) -> Option<&str> {
+        self.class.as_deref()
+    }
+
+    /// All fields.
+    pub fn json(&self) -> &Json {
+        &self.fields
+    }
+
+    /// A field that is present and not `null`.
+    pub fn get(&self, field: &str) -> Option<&Json> {
+        self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    /// The first of these fields that is present and not `null`.
+    pub fn first(&self, fields: &[&'static str]) -> Option<(&'static str, &Json)> {
+        fields
+            .iter()
+            .find_map(|&field| Some((field, self.get(field)?)))
+    }
+
+    /// Sets a field that is absent or `null`: the default of the model's class.
+    pub(crate) fn set_default(&mut self, field: &str, value: impl Into<Json>) {
+        if self.get(field).is_none()
+            && let Json::Object(fields) = &mut self.fields
+        {
+            fields.insert(field.to_owned(), value.into());
+        }
+    }
+
+    /// Sets a field.
+    pub(crate) fn set(&mut self, field: &str, value: impl Into<Json>) {
+        if let Json::Object(fields) = &mut self.fields {
+            fields.insert(field.to_owned(), value.into());
+        }
+    }
+
+    /// A non-negative integer that fits GGUF's u32.
+    ///
+    /// # Errors
+    /// If the field is there and is something else.
+    pub fn opt_u32(&self, fields: &[&'static str]) -> Result<Option<u32>, Error> {
+        let Some((field, value)) = self.first(fields) else {
+            return Ok(None);
+        };
+        as_u32(value).map(Some).ok_or_else(|| {
+            Error::config(field, format!("is {value}, not an unsigned 32-bit number"))
+        })
+    }
+
+    /// As [`Config::opt_u32`], for a field that must be there.
+    ///
+    /// # Errors
+    /// If none of the fields is there, or it is no such number.
+    pub fn u32(&self, fields: &[&'static str]) -> Result<u32, Error> {
+        self.opt_u32(fields)?.ok_or_else(|| missing(fields))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// If the field is there and is no number.
+    pub fn opt_f64(&self, fields: &[&'static str]) -> Result<Option<f64>, Error> {
+        let Some((field, value)) = self.first(fields) else {
+            return Ok(None);
+        };
+        as_f64(value)
+            .map(Some)
+            .ok_or_else(|| Error::config(field, format!("is {value}, not a number")))
+    }
+
+    /// As [`Config::opt_f64`], for a field that must be there.
+    ///
+    /// # Errors
+    /// If none of the fields is there, or it is no number.
+    pub fn f64(&self, fields: &[&'static str]) -> Result<f64, Error> {
+        self.opt_f64(fields)?.ok_or_else(|| missing(fields))
+    }
+
+    /// A boolean.
+    pub fn bool(&self, field: &str) -> Option<bool> {
+        self.get(field)?.as_bool()
+    }
+
+    /// A string.
+    pub fn str(&self, field: &str) -> Option<&str> {
+        self.get(field)?.as_str()
+    }
+
+    /// A list.
+    pub fn list(&self, field: &str) -> Option<&[Json]> {
+        Some(self.get(field)?.as_array()?.as_slice())
+    }
+
+    /// Number of attention heads.
+    ///
+    /// # Errors
+    /// If the configuration does not state it.
+    pub fn heads(&self) -> Result<u32, Error> {
+        self.u32(&["num_attention_heads", "n_head", "n_heads", "num_heads"])
+    }
+
+    /// Number of key and value heads: the attention heads where nothing else is stated.
+    ///
+    /// # Errors
+    /// If the configuration states neither.
+    pub fn kv_heads(&self) -> Result<u32, Error> {
+        match self.opt_u32(&["num_key_value_heads", "n_kv_heads"])? {
+            Some(heads) => Ok(heads),
+            None => self.heads(),
+        }
+    }
+
+    /// Width of the residual stream.
+    ///
+    /// # Errors
+    /// If the configuration does not state it.
+    pub fn hidden(&self) -> Result<u32, Error> {
+        self.u32(&["hidden_size", "n_embd", "dim", "d_model"])
+    }
+
+    /// Values of a head: stated, or the width over the heads.
+    ///
+    /// # Errors
+    /// If the configuration states neither.
+    pub fn head_dim(&self) -> Result<u32, Error> {
+        match self.opt_u32(&["head_dim"])? {
+            Some(dim) => Ok(dim),
+            None => Ok(self.hidden()? / self.heads()?.max(1)),
+        }
+    }
+
+    /// Number of layers.
+    ///
+    /// # Errors
+    /// If the configuration does not state it.
+    pub fn layers(&self) -> Result<u32, Error> {
+        self.u32(&["n_layers", "num_hidden_layers", "n_layer", "num_layers"])
+    }
+
+    /// A field of the rotary parameters.
+    pub fn rope(&self, field: &str) -> Option<&Json> {
+        self.fields
+            .get("rope_parameters")?
+            .get(field)
+            .filter(|value| !value.is_null())
+    }
+
+    /// A number of the rotary parameters.
+    pub fn rope_f64(&self, field: &str) -> Option<f64> {
+        as_f64(self.rope(field)?)
+    }
+
+    /// The kind of rotary scaling: `default` where none is stated.
+    pub fn rope_type(&self) -> &str {
+        self.rope("rope_type")
+            .and_then(Json::as_str)
+            .unwrap_or("default")
+    }
+}
+
+/// An integer; a float without a fraction counts.
+pub(crate) fn as_u32(value: &Json) -> Option<u32> {
+    match value.as_u64() {
+        Some(value) => value.try_into().ok(),
+        None => value
+            .as_f64()
+            .filter(|v| v.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(v))
+            .map(|v| v as u32),
+    }
+}
+
+/// A number, or the object that transformers writes for one that JSON lacks.
+pub(crate) fn as_f64(value: &Json) -> Option<f64> {
+    value
+        .as_f64()
+        .or_else(|| match value.get("__float__").and_then(Json::as_str)? {
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            "NaN" => Some(f64::NAN),
+            _ => None,
+        })
+}
+
+fn missing(fields: &[&str]) -> Error {
+    let others = fields.get(1..).unwrap_or_default();
+    let reason = if others.is_empty() {
+        "is missing".to_owned()
+    } else {
+        format!(
+            "is missing (and so are its other names: {})",
+            others.join(", ")
+        )
+    };
+    Error::config(fields.first().copied().unwrap_or_default(), reason)
+}
+
+/// Brings the rotary parameters into one place, `rope_parameters`, whatever spelling the file has.
+fn mirror_rope(fields: &mut Map<String, Json>) {
+    let stated = |fields: &Map<String, Json>, names: &[&str]| {
+        names
+            .iter()
+            .find_map(|&name| fields.get(name).filter(|value| !value.is_null()).cloned())
+    };
+    let mut rope = match stated(fields, &["rope_parameters", "rope_scaling"]) {
+        Some(Json::Object(rope)) => rope,
+        _ => Map::new(),
+    };
+    // Parameters by layer type: those of full attention are the model's.
+    if let Some(Json::Object(full)) = rope.get("full_attention").cloned() {
+        let local = rope.remove("sliding_attention");
+        rope = full;
+        if let Some(local) = local {
+            rope.insert("sliding_attention".into(), local);
+        }
+    }
+    let mirror = |into: &mut Map<String, Json>, key: &str, names: &[&str]| {
+        if into.get(key).is_none_or(Json::is_null)
+            && let Some(value) = stated(fields, names)
+        {
+            into.insert(key.into(), value);
+        }
+    };
+    mirror(
+        &mut rope,
+        "rope_theta",
+        &[
+            "global_rope_theta",
+            "rope_global_theta",
+            "rope_theta_global",
+            "rope_theta",
+            "rotary_emb_base",
+        ],
+    );
+    let mut local = match rope.remove("sliding_attention") {
+        Some(Json::Object(local)) => local,
+        _ => Map::new(),
+    };
+    mirror(
+        &mut local,
+        "rope_theta",
+        &[
+            "local_rope_theta",
+            "rope_local_theta",
+            "rope_theta_local",
+            "swa_rope_theta",
+            "rope_local_base_freq",
+        ],
+    );
+    if !local.is_empty() {
+        rope.insert("sliding_attention".into(), Json::Object(local));
+    }
+    if !rope.contains_key("rope_type")
+        && let Some(kind) = rope.get("type").cloned()
+    {
+        rope.insert("rope_type".into(), kind);
+    }
+    mirror(
+        &mut rope,
+        "partial_rotary_factor",
+        &["partial_rotary_factor", "rope_pct", "rope_percent"],
+    );
+    mirror(
+        &mut rope,
+        "original_max_position_embeddings",
+        &["original_max_position_embeddings"],
+    );
+    fields.insert("rope_parameters".into(), Json::Object(rope));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_spellings_of_rope_agree() {
+        let old = Config::new(&json!({
+            "rope_theta": 5e5, "rope_scaling": {"type": "yarn", "factor": 4.0}
+        }));
+        let new = Config::new(&json!({
+            "rope_parameters": {"rope_theta": 5e5, "rope_type": "yarn", "factor": 4.0}
+        }));
+        for config in [old, new] {
+            assert_eq!(config.rope_type(), "yarn");
+            assert_eq!(config.rope_f64("rope_theta"), Some(5e5));
+            assert_eq!(config.rope_f64("factor"), Some(4.0));
+        }
+    }
+
+    #[test]
+    fn text_config_is_merged_over_the_root() {
+        let config = Config::new(&json!({
+            "architectures": ["A"], "vocab_size": 1,
+            "text_config": {"vocab_size": 7, "hidden_size": 64.0}
+        }));
+        assert_eq!(config.class(), Some("A"));
+        assert_eq!(config.u32(&["vocab_size"]).unwrap(), 7);
+        assert_eq!(config.hidden().unwrap(), 64);
+        let error = config
+            .u32(&["n_layers", "n_layer"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("n_layers"), "{error}");
+        assert!(config.opt_u32(&["architectures"]).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! A checkpoint as a GGUF source.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use gristmill_gguf::{Metadata, ReadError, Source, TensorInfo, TensorType};
+
+use crate::architectures::{self, Mapping, Model};
+use crate::checkpoint::{Checkpoint, Stored};
+use crate::config::Config;
+use crate::expr::Expr;
+use crate::output::{self, Output};
+use crate::{Error, general, vocab};
+
+/// Version of the block layouts, `general.quantization_version`.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// What a conversion may be told.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Type of the matrices.
+    pub output: Output,
+    /// The pre-tokenizer's name, where it is not to be found out.
+    pub pre: Option<String>,
+}
+
+/// A planned conversion: everything about the file to be written is known, and nothing of the
+/// weights has been read. As a [`Source`] it gives rows in the types that the checkpoint stores
+/// (or that a scheme unpacks to); [`Conversion::types`] says what each tensor is to be written as.
+#[derive(Debug)]
+pub struct Conversion {
+    metadata: Metadata,
+    infos: Vec<TensorInfo>,
+    exprs: Vec<Expr>,
+    types: Vec<TensorType>,
+    dropped: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Conversion {
+    /// Plans the conversion of a checkpoint.
+    ///
+    /// # Errors
+    /// If the architecture is unknown, the configuration lacks a field or contradicts the
+    /// weights, a tensor has no place, or the tokenizer is not understood.
+    pub fn new(checkpoint: &Checkpoint, options: &Options) -> Result<Self, Error> {
+        let config = Config::new(checkpoint.config());
+        let class = config
+            .class()
+            .ok_or_else(|| no_class(checkpoint))?
+            .to_owned();
+        let architecture = architectures::find(&class)?;
+        let model = Model::new(
+            architecture,
+            config,
+            checkpoint.files(),
+            checkpoint.tensors(),
+        );
+        let inputs = checkpoint.tensors().iter();
+        let inputs = inputs.map(|t| (t.name.clone(), Expr::load(t))).collect();
+        let Mapping { tensors, dropped } = model.map(inputs)?;
+
+        let wanted = options.output.tensor_type(checkpoint.tensors());
+        let file_type = output::file_type(wanted);
+        let mut warnings = checkpoint.warnings().to_vec();
+        let mut size = general::Size::default();
+        for tensor in &tensors {
+            size.count(&tensor.name, &tensor.expr);
+        }
+        let mut metadata = Metadata::new();
+        metadata.set("general.architecture", architecture.name);
+        model.write_early(&mut metadata, file_type)?;
+        metadata.set("general.type", "model");
+        general::write(
+            checkpoint.files(),
+            &model.config,
+            size,
+            &mut metadata,
+            &mut warnings,
+        )?;
+        model.write_params(&mut metadata, file_type)?;
+        metadata.set("general.quantization_version", QUANTIZATION_VERSION);
+        let embedding = tensors.iter().find(|t| t.name == "token_embd.weight");
+        let vocab = vocab::metadata(&vocab::Request {
+            files: checkpoint.files(),
+            config: model.config.json(),
+            architecture: architecture.name,
+            class: &class,
+            vocab_size: model.config.opt_u32(&["vocab_size"])?.map(u64::from),
+            embedding_rows: embedding.map(|tensor| tensor.expr.row_count()),
+            pre: options.pre.as_deref(),
+        })?;
+        for (key, value) in vocab.entries {
+            metadata.set(key, value);
+        }
+        warnings.extend(vocab.warnings);
+
+        let mut conversion = Self {
+            metadata,
+            infos: Vec::with_capacity(tensors.len()),
+            exprs: Vec::with_capacity(tensors.len()),
+            types: Vec::with_capacity(tensors.len()),
+            dropped,
+            warnings,
+        };
+        let mut narrow = Vec::new();
+        for tensor in tensors {
+            let ty = output::type_of(&tensor.name, &tensor.expr, wanted);
+            if ty == TensorType::F16 && wanted == TensorType::Q8_0 {
+                narrow.push(tensor.name.clone());
+            }
+            conversion.infos.push(TensorInfo {
+                name: tensor.name.into(),
+                shape: tensor.expr.shape().to_vec(),
+                ty: tensor.expr.ty(),
+            });
+            conversion.exprs.push(tensor.expr);
+            conversion.types.push(ty);
+        }
+        if let Some(first) = narrow.first() {
+            conversion.warnings.push(format!(
+                "{} tensors have rows that are no whole number of {wanted} blocks and become F16, \
+                 the first is {first}",
+                narrow.len()
+            ));
+        }
+        Ok(conversion)
+    }
+
+    /// The type that each tensor is to be written in, in the order of [`Source::tensors`].
+    pub fn types(&self) -> &[TensorType] {
+        &self.types
+    }
+
+    /// Stored tensors that the file does not need.
+    pub fn dropped(&self) -> &[String] {
+        &self.dropped
+    }
+
+    /// What the user should know.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+impl Source for Conversion {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+
+    fn rows(&self, tensor: usize, rows: Range<u64>) -> Result<Cow<'_, [u8]>, ReadError> {
+        self.exprs[tensor].rows(rows)
+    }
+
+    fn release(&self, tensor: usize, rows: Range<u64>) {
+        self.exprs[tensor].release(rows);
+    }
+}
+
+/// A configuration without a class: says what the folder looks like.
+fn no_class(checkpoint: &Checkpoint) -> Error {
+    let names = |name: &str| checkpoint.tensors().iter().any(|t: &Stored| t.name == name);
+    let llama = names("model.layers.0.self_attn.q_proj.weight")
+        && names("model.layers.0.mlp.gate_proj.weight");
+    let help = if checkpoint.files().contains("modules.json") {
+        "the folder is a sentence-transformers model: give the folder of its transformer"
+    } else if llama {
+        "its tensors are named like Llama's: if it is one, add \"architectures\": \
+         [\"LlamaForCausalLM\"] to config.json"
+    } else {
+        "add \"architectures\": [\"…\"] with the model's class to config.json"
+    };
+    Error::NotACheckpoint {
+        path: checkpoint.files().root().join("config.json"),
+        reason: "names no model class (`architectures`)".into(),
+        help: help.into(),
+    }
+}
