@@ -2,4 +2,5 @@
 //! architecture needs. Tables, read by converter, engine and checker alike.
 
 pub mod keys;
+pub mod pretokenizer;
 pub mod tensors;

@@ -1,0 +1,153 @@
+//! What single architectures do differently from the files' structure.
+
+use gristmill_gguf::Value;
+use serde_json::Value as Json;
+
+use super::special::SpecialTokens;
+use super::tokens::Tokens;
+use super::{Request, Sources, VocabMetadata};
+
+/// Architectures whose converter is the Llama one.
+const LLAMA_LIKE: &[&str] = &[
+    "llama",
+    "llama-embed",
+    "granite",
+    "granitemoe",
+    "granite_swa",
+    "graniteswitch",
+    "arcee",
+    "smollm3",
+    "apertus",
+    "afmoe",
+    "nanbeige",
+    "cogvlm",
+    "mistral3",
+    "mistral4",
+];
+
+const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+
+/// Keys that stand before `tokenizer.ggml.model`.
+pub(super) fn before(sources: &Sources<'_>, out: &mut VocabMetadata) {
+    match sources.request.architecture {
+        "eurobert" => out.set("tokenizer.ggml.add_bos_token", true),
+        "modern-bert" => {
+            out.set("tokenizer.ggml.add_bos_token", true);
+            out.set("tokenizer.ggml.add_eos_token", true);
+            out.set("tokenizer.ggml.add_sep_token", false);
+        }
+        architecture if LLAMA_LIKE.contains(&architecture) => {
+            if let Some(prefix) = stated_space_prefix(sources) {
+                out.set(ADD_SPACE_PREFIX, prefix);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn stated_space_prefix(sources: &Sources<'_>) -> Option<bool> {
+    sources.config.as_ref()?.0["add_prefix_space"].as_bool()
+}
+
+/// Roles that the files do not state in the common way.
+pub(super) fn special(sources: &Sources<'_>, tokens: &Tokens, special: &mut SpecialTokens) {
+    let mut by_text = |role: &'static str, text: &str| {
+        if let Some(id) = tokens.find(text) {
+            special.set(role, id);
+        }
+    };
+    match sources.request.architecture {
+        "glm4" | "chatglm" => {
+            by_text("eos", "<|endoftext|>");
+            by_text("eot", "<|user|>");
+            by_text("unk", "<|endoftext|>");
+            by_text("bos", "<|endoftext|>");
+        }
+        "glm4moe" | "glm-dsa" | "glm5-next" => {
+            by_text("eos", "<|endoftext|>");
+            by_text("eot", "<|user|>");
+            by_text("unk", "<|endoftext|>");
+            by_text("bos", "[gMASK]");
+            by_text("eom", "<|observation|>");
+        }
+        _ => {}
+    }
+}
+
+/// Keys after all others, and corrections.
+pub(super) fn after(sources: &Sources<'_>, out: &mut VocabMetadata) {
+    let request = sources.request;
+    let id = |name: &str| {
+        request.config[name]
+            .as_u64()
+            .map(|id| Value::U32(id as u32))
+    };
+    match request.architecture {
+        "gemma" => {
+            out.set("tokenizer.ggml.eot_token_id", 107u32);
+            out.set(ADD_SPACE_PREFIX, false);
+        }
+        "gemma2" | "gemma3" | "gemma3n" | "gemma4" | "gemma-embedding" | "jamba" => {
+            out.set(ADD_SPACE_PREFIX, false);
+        }
+        "ernie4_5" | "ernie4_5-moe" => {
+            if let Some(prefix) = stated_space_prefix(sources) {
+                out.set(ADD_SPACE_PREFIX, prefix);
+            }
+        }
+        "nemotron" => {
+            out.set("tokenizer.ggml.padding_token_id", 0u32);
+            out.set("tokenizer.ggml.unknown_token_id", 1u32);
+        }
+        "bert" if request.class.starts_with("Roberta") => {
+            out.set(
+                "tokenizer.ggml.token_type_count",
+                Value::U32(token_types(request.config)),
+            );
+        }
+        architecture if LLAMA_LIKE.contains(&architecture) => {
+            // Code Llama, and the small Granite and SmolLM models.
+            if request.vocab_size == Some(32016) {
+                out.set("tokenizer.ggml.eot_token_id", 32010u32);
+            }
+            if request.vocab_size == Some(49152) {
+                out.set("tokenizer.ggml.add_bos_token", false);
+            }
+        }
+        "hunyuan-dense" => {
+            let before = out
+                .entries
+                .iter()
+                .find(|(key, _)| key == "tokenizer.ggml.eos_token_id")
+                .map(|(_, value)| value.clone());
+            if let (Some(end), Some(eot)) = (id("eod_token_id"), before)
+                && end != eot
+            {
+                out.set("tokenizer.ggml.eos_token_id", end);
+                out.set("tokenizer.ggml.eot_token_id", eot);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether added tokens' types go by their flag alone, whatever they look like.
+pub(super) fn types_by_flag(request: &Request<'_>) -> bool {
+    matches!(request.architecture, "phi3" | "phimoe")
+}
+
+/// Whether ids are fairseq's, shifted against the sentencepiece model.
+pub(super) fn fairseq_ids(request: &Request<'_>) -> bool {
+    matches!(
+        request.architecture,
+        "bert" | "nomic-bert" | "nomic-bert-moe" | "jina-bert-v3"
+    )
+}
+
+/// Kinds of segments an encoder tells apart.
+pub(super) fn token_types(config: &Json) -> u32 {
+    config["type_vocab_size"]
+        .as_u64()
+        .and_then(|count| u32::try_from(count).ok())
+        .unwrap_or(1)
+}

@@ -1,0 +1,196 @@
+//! Tokenizer metadata against the reference converter's, over all golden checkpoints.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gristmill_convert::CheckpointFiles;
+use gristmill_convert::vocab::{self, Request};
+use gristmill_gguf::schema::pretokenizer::by_name;
+use gristmill_gguf::{Array, Value};
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+
+/// Cases that do not hold yet. One that passes fails the test: the list only shrinks.
+const PENDING: &[&str] = &[];
+
+fn golden() -> Option<PathBuf> {
+    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
+        PathBuf::from,
+    );
+    let cases = root.join("convert");
+    if !cases.is_dir() {
+        eprintln!("skipped: golden data not found");
+        return None;
+    }
+    Some(cases)
+}
+
+fn read(path: &Path) -> Json {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.replace("Infinity", "null").replace("\"null\"", "null");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn digest(bytes: impl AsRef<[u8]>) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
+/// A value as `expected.json` prints it.
+fn printed(value: &Value) -> (String, Json) {
+    let scalar = |kind: &str, value: Json| (kind.to_owned(), value);
+    match value {
+        Value::U32(v) => scalar("u32", json!(v)),
+        Value::I32(v) => scalar("i32", json!(v)),
+        Value::Bool(v) => scalar("bool", json!(v)),
+        Value::F32(v) => scalar("f32", json!(f64::from(*v))),
+        Value::String(v) => scalar("string", json!(v.to_string())),
+        Value::Array(array) => {
+            let (kind, items): (&str, Vec<Json>) = match array {
+                Array::String(v) => ("string", v.iter().map(|s| json!(s.to_string())).collect()),
+                Array::I32(v) => ("i32", v.iter().map(|x| json!(x)).collect()),
+                Array::F32(v) => ("f32", v.iter().map(|x| json!(f64::from(*x))).collect()),
+                Array::U8(v) => ("u8", v.iter().map(|x| json!(x)).collect()),
+                other => panic!("no tokenizer key holds {other:?}"),
+            };
+            let kind = format!("array[{kind}]");
+            if items.len() <= 64 {
+                return (kind, items.into());
+            }
+            let len = items.len();
+            let (sha256, enc) = match array {
+                Array::F32(v) => {
+                    let bytes: Vec<u8> = v.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    (digest(bytes), "le")
+                }
+                _ => (digest(serde_json::to_string(&items).unwrap()), "json"),
+            };
+            (kind, json!({"len": len, "sha256": sha256, "enc": enc}))
+        }
+        other => panic!("no tokenizer key holds {other:?}"),
+    }
+}
+
+/// The configuration, the text model's over the root.
+fn config(checkpoint: &Path) -> Json {
+    let name = ["config.json", "params.json"]
+        .into_iter()
+        .find(|name| checkpoint.join(name).exists())
+        .unwrap();
+    let mut config = read(&checkpoint.join(name));
+    if let Some(text) = config["text_config"].as_object().cloned() {
+        for (key, value) in text {
+            config[key] = value;
+        }
+    }
+    config
+}
+
+fn compare(case: &Path, pre: Option<&str>) -> Result<(), String> {
+    let checkpoint = case.join("checkpoint");
+    let expected = read(&case.join("expected.json"));
+    let kv = expected["f32"]["kv"].as_array().unwrap();
+    let value = |key: &str| {
+        kv.iter()
+            .find(|entry| entry[0] == key)
+            .map(|entry| &entry[2])
+    };
+    let architecture = value("general.architecture").unwrap().as_str().unwrap();
+    let config = config(&checkpoint);
+    let stated = config["vocab_size"].as_u64();
+    let vocab_size = match architecture {
+        "mamba" | "nemotron_h" | "granitehybrid" => stated.map(|n| n.next_multiple_of(8)),
+        "mamba2" => stated
+            .map(|n| n.next_multiple_of(config["pad_vocab_size_multiple"].as_u64().unwrap_or(16))),
+        _ => stated,
+    };
+    let files = CheckpointFiles::open(&checkpoint).map_err(|e| e.to_string())?;
+    let found = vocab::metadata(&Request {
+        files: &files,
+        config: &config,
+        architecture,
+        class: config["architectures"][0].as_str().unwrap_or_default(),
+        vocab_size,
+        embedding_rows: None,
+        pre,
+    })
+    .map_err(|error| error.to_string())?;
+
+    let expected: Vec<_> = kv
+        .iter()
+        .map(|entry| (entry[0].as_str().unwrap(), &entry[1], &entry[2]))
+        .filter(|(key, ..)| key.starts_with("tokenizer."))
+        // Written with the hyper-parameters, before the tokenizer.
+        .filter(|(key, ..)| !(architecture == "phi2" && *key == "tokenizer.ggml.add_bos_token"))
+        .collect();
+    let found: Vec<_> = found
+        .entries
+        .iter()
+        .filter(|(key, _)| key.starts_with("tokenizer."))
+        .filter(|(key, _)| !(architecture == "phi2" && *key == "tokenizer.ggml.add_bos_token"))
+        .collect();
+    let keys = |list: Vec<&str>| list.join(" ").replace("tokenizer.ggml.", "");
+    let expected_keys = keys(expected.iter().map(|entry| entry.0).collect());
+    let found_keys = keys(found.iter().map(|entry| entry.0.as_str()).collect());
+    if expected_keys != found_keys {
+        return Err(format!(
+            "keys\n    expected {expected_keys}\n    found    {found_keys}"
+        ));
+    }
+    for ((key, kind, value), (_, found)) in expected.iter().zip(&found) {
+        let (found_kind, found) = printed(found);
+        if *key == "tokenizer.ggml.pre" {
+            let rule = |name: &Json| {
+                let name = name.as_str().unwrap();
+                by_name(name).map(|rule| (rule.splits, rule.ignore_merges))
+            };
+            if **value != found && (rule(value).is_none() || rule(value) != rule(&found)) {
+                return Err(format!("{key}: expected {value}, found {found}"));
+            }
+        } else if **kind != found_kind || **value != found {
+            return Err(format!(
+                "{key}: expected {kind} {value}, found {found_kind} {found}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn metadata_equals_the_reference() {
+    let Some(root) = golden() else { return };
+    let mut cases: Vec<_> = fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("expected.json").exists())
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    let mut failures = Vec::new();
+    let (mut run, mut pending) = (0, 0);
+    for case in &cases {
+        let name = case.file_name().unwrap().to_str().unwrap();
+        let expected = read(&case.join("expected.json"));
+        let has_vocabulary = expected["f32"]["kv"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|entry| entry[0] == "tokenizer.ggml.model");
+        if !has_vocabulary {
+            continue;
+        }
+        run += 1;
+        let result = compare(case, None).and_then(|()| compare(case, expected["pre"].as_str()));
+        match (result, PENDING.contains(&name)) {
+            (Ok(()), true) => failures.push(format!("{name}: passes, yet is listed as pending")),
+            (Err(_), true) => pending += 1,
+            (Err(error), false) => failures.push(format!("{name}: {error}")),
+            (Ok(()), false) => {}
+        }
+    }
+    eprintln!("{run} tokenizers compared, {pending} pending");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
