@@ -34,7 +34,8 @@ pub struct WriteOptions {
 /// set last. The same rows give the same bytes, whatever their order and number of threads. An
 /// output is locked, so that two processes cannot write it at once.
 ///
-/// Dropped unfinished, a writer removes its temporary files, unless it is resumable.
+/// Dropped unfinished, a writer removes its temporary files, unless it is resumable and some
+/// tensor was completed.
 #[derive(Debug)]
 pub struct Writer {
     plan: Plan,
@@ -357,7 +358,8 @@ impl Drop for Writer {
         if self.settled {
             return;
         }
-        if self.progress.is_some() {
+        let worth_keeping = (0..self.notes.len()).any(|tensor| self.note(tensor).is_some());
+        if self.progress.is_some() && worth_keeping {
             // Failing to note progress costs time at the next start, nothing else.
             drop(self.checkpoint());
         } else {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use bstr::{BStr, BString, ByteSlice};
 use xxhash_rust::xxh3::Xxh3;
 
+pub(crate) use check::matrices;
 pub use check::{Check, Misfit, SparseExperts};
 pub use statistics::{EntryStatistics, LayerStatistics, Statistics};
 
