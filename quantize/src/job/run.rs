@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bstr::BString;
-use gristmill_gguf::{Source, TensorInfo, TensorType, WriteOptions, Writer, os};
+use gristmill_gguf::{TensorInfo, TensorType, WriteOptions, Writer, os};
 
 use super::chunks::{TensorDigest, chunk, chunk_count, source_digest};
 use super::{JobError, PlannedJob, PlannedOutput};
