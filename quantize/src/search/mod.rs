@@ -15,6 +15,7 @@ pub(crate) const EPSILON: f32 = 1e-15;
 
 pub(crate) mod error;
 pub(crate) mod fp4;
+pub(crate) mod points;
 pub(crate) mod scale;
 
 /// ggml's `nearest_int`: adds 1.5·2^23 and reads the low bits. Ties to even within ±2^22; beyond
