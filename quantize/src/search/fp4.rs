@@ -1,5 +1,6 @@
 //! Nearest E2M1 numbers for a given scale, and the error they leave.
 
+use super::sum_lanes;
 use crate::codebooks::E2M1_DOUBLED;
 use crate::simd::{Float, LANES, Simd};
 
@@ -25,14 +26,6 @@ pub(crate) fn nearest_magnitude<S: Simd>(simd: S, magnitudes: S::F, scale: f32) 
         let above = magnitudes.gt(simd.splat(midpoint * scale));
         sum + simd.splat(step).select(above, zero)
     })
-}
-
-/// Sums lanes in a fixed order.
-#[inline(always)]
-pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 /// `Σ w·(|x| - scale·q)²` over values in lanes, `q` their nearest codes.

@@ -3,20 +3,32 @@
 //! Those named `reference_*` take exactly ggml's decisions, so that its bytes come out.
 
 mod affine;
+pub(crate) mod error;
+pub(crate) mod fp4;
+pub(crate) mod lattice;
+mod neighbours;
+pub(crate) mod points;
 mod positive;
+pub(crate) mod scale;
 mod symmetric;
+pub(crate) mod table;
 
 pub(crate) use affine::{AffineSteps, reference_affine};
 pub(crate) use positive::reference_positive;
 pub(crate) use symmetric::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
 
+use crate::simd::LANES;
+
 /// Below this, ggml takes a group of values for zero.
 pub(crate) const EPSILON: f32 = 1e-15;
 
-pub(crate) mod error;
-pub(crate) mod fp4;
-pub(crate) mod points;
-pub(crate) mod scale;
+/// Sums lanes in a fixed order.
+#[inline(always)]
+pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
 
 /// ggml's `nearest_int`: adds 1.5·2^23 and reads the low bits. Ties to even within ±2^22; beyond
 /// that it wraps, and NaN gives 0, which encoders of ggml's bytes must reproduce.

@@ -17,7 +17,11 @@ pub(crate) fn reference_positive<S: Simd, const N: usize>(
     levels: &mut [S::F; N],
 ) -> S::F {
     let zero = simd.splat(0.0);
-    let as_u8 = |l: S::F| (l + simd.splat(256.0)).select(l.lt(zero), l);
+    let as_u8 = |l: S::F| {
+        // How many times 256 fits, rounded down: no integer lies on a tie.
+        let wraps = (l - simd.splat(127.5)) * simd.splat(1.0 / 256.0);
+        (l - simd.splat(256.0) * wraps.round_ties_even()).select(l.lt(zero), l)
+    };
     let mut max = zero;
     for &x in x {
         max = x.max(max);

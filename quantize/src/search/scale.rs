@@ -2,13 +2,13 @@
 
 use crate::simd::{Float, LANES, Simd};
 
-/// Finds the scale `d` for which `Σ w·(x - d·q(x / d))²` is least, `q` being the type's nearest code
-/// value, among 16 scales that divide `from..=to` evenly and then among 16 around the best of them.
-/// Returns the least-squares scale for the codes found, or `None` if nothing correlates (all
-/// weights or all values zero).
+/// Finds the scale `d > 0` for which `Σ w·(x - d·q(x / d))²` is least, `q` being the type's nearest
+/// code value, among 16 scales in geometric order from `from` to `to` and then among 16 between the
+/// neighbours of the best of them. Gives the least-squares scale for the codes found and how much
+/// of `Σ w·x²` they explain, or `None` if nothing correlates (all weights or all values zero).
 ///
-/// Sixteen scales run side by side; each lane adds in the order of the values, so the result is the
-/// same on every instruction set.
+/// Sixteen scales run side by side; each lane adds in the order of the values, so that the result
+/// is the same on every instruction set.
 #[inline(always)]
 pub(crate) fn best_scale<S: Simd>(
     simd: S,
@@ -20,25 +20,32 @@ pub(crate) fn best_scale<S: Simd>(
 ) -> Option<(f32, f32)> {
     let mut best = None;
     let mut start = from;
-    let mut step = (to - from) / (LANES - 1) as f32;
+    let mut ratio = sixteenth_root(to / from);
     for _ in 0..2 {
-        let scales: [f32; LANES] = std::array::from_fn(|i| start + step * i as f32);
-        let found = best_of(simd, values, weights, &scales, &quantize);
-        let Some((lane, scale, score)) = found else {
+        let mut scale = start;
+        let scales: [f32; LANES] = std::array::from_fn(|_| {
+            scale *= ratio;
+            scale
+        });
+        let Some((lane, scale, score)) = best_of(simd, values, weights, &scales, &quantize) else {
             break;
         };
-        if best.is_none_or(|(_, least)| score > least) {
+        if best.is_none_or(|(_, most)| score > most) {
             best = Some((scale, score));
         }
-        // The second round looks between the neighbours of the best.
-        start = scales[lane] - step;
-        step = 2.0 * step / (LANES - 1) as f32;
+        start = scales[lane] / ratio;
+        ratio = sixteenth_root(ratio * ratio);
     }
     best
 }
 
-/// The lane whose codes explain most of the values, its least-squares scale, and how much of
-/// `Σ w·x²` they explain.
+/// By square roots, which are rounded correctly everywhere.
+#[inline(always)]
+fn sixteenth_root(value: f32) -> f32 {
+    value.sqrt().sqrt().sqrt().sqrt()
+}
+
+/// The lane whose codes explain most, its least-squares scale, and how much they explain.
 #[inline(always)]
 fn best_of<S: Simd>(
     simd: S,
@@ -48,20 +55,21 @@ fn best_of<S: Simd>(
     quantize: &impl Fn(S::F) -> S::F,
 ) -> Option<(usize, f32, f32)> {
     let inverse = simd.splat(1.0) / simd.load(scales);
-    let (mut qx, mut qq) = (simd.splat(0.0), simd.splat(0.0));
+    let (mut sum_xq, mut sum_qq) = (simd.splat(0.0), simd.splat(0.0));
     for (&x, &w) in values.iter().zip(weights) {
         let q = quantize(simd.splat(x) * inverse);
         let wq = simd.splat(w) * q;
-        qx = qx + wq * simd.splat(x);
-        qq = qq + wq * q;
+        sum_xq = sum_xq + wq * simd.splat(x);
+        sum_qq = sum_qq + wq * q;
     }
-    let (qx, qq) = (qx.to_array(), qq.to_array());
+    let (sum_xq, sum_qq) = (sum_xq.to_array(), sum_qq.to_array());
     let mut best = None;
     for lane in 0..LANES {
-        let score = qx[lane] * qx[lane] / qq[lane];
+        let scale = sum_xq[lane] / sum_qq[lane];
+        let score = scale * sum_xq[lane];
         // Not so for NaN: no code but zero.
-        if score > best.map_or(0.0, |(_, _, least)| least) {
-            best = Some((lane, qx[lane] / qq[lane], score));
+        if scale > 0.0 && score > best.map_or(0.0, |(_, _, most)| most) {
+            best = Some((lane, scale, score));
         }
     }
     best

@@ -21,11 +21,18 @@ pub(crate) trait Simd: Copy {
     type F: Float<Mask = Self::M>;
     /// Sixteen truth values.
     type M: Mask;
+    /// Sixteen packed lattice points.
+    type Codes: Copy;
 
     /// The same value in all lanes.
     fn splat(self, value: f32) -> Self::F;
     /// Lane `i` gets `values[i]`.
     fn load(self, values: &[f32; LANES]) -> Self::F;
+    /// Lane `i` gets `codes[i]`.
+    fn load_codes(self, codes: &[u16; LANES]) -> Self::Codes;
+    /// Lane `i` gets lane `(codes[i] >> shift) % 8` of `table`, whose upper eight lanes must repeat
+    /// the lower.
+    fn pick(self, table: Self::F, codes: Self::Codes, shift: usize) -> Self::F;
 }
 
 /// Arithmetic on sixteen f32 lanes.
@@ -58,6 +65,8 @@ pub(crate) trait Float:
     /// ggml's `nearest_int` (ties to even by way of adding 1.5·2^23, wrapping outside ±2^22, NaN
     /// to 0), clamped to `lo..=hi`.
     fn nearest(self, lo: i32, hi: i32) -> Self;
+    /// The least of the lanes; if one is NaN, any value.
+    fn least(self) -> f32;
     /// Nearest integer, ties to even, for values within ±2^22; cheaper than `nearest`.
     fn round_ties_even(self) -> Self;
 

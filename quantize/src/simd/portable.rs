@@ -37,6 +37,7 @@ impl Lanes {
 impl Simd for Portable {
     type F = Lanes;
     type M = Truths;
+    type Codes = [u16; LANES];
 
     #[inline(always)]
     fn splat(self, value: f32) -> Lanes {
@@ -45,6 +46,14 @@ impl Simd for Portable {
     #[inline(always)]
     fn load(self, values: &[f32; LANES]) -> Lanes {
         Lanes(*values)
+    }
+    #[inline(always)]
+    fn load_codes(self, codes: &[u16; LANES]) -> [u16; LANES] {
+        *codes
+    }
+    #[inline(always)]
+    fn pick(self, table: Lanes, codes: [u16; LANES], shift: usize) -> Lanes {
+        Lanes(codes.map(|code| table.0[usize::from(code >> shift) % 8]))
     }
 }
 
@@ -127,6 +136,19 @@ impl Float for Lanes {
     #[inline(always)]
     fn nearest(self, lo: i32, hi: i32) -> Self {
         self.map(|v| crate::search::nearest_int(v).clamp(lo, hi) as f32)
+    }
+    #[inline(always)]
+    fn least(self) -> f32 {
+        let halves = |n: usize, v: [f32; LANES]| -> [f32; LANES] {
+            from_fn(|i| {
+                if v[i] < v[(i + n) % LANES] {
+                    v[i]
+                } else {
+                    v[(i + n) % LANES]
+                }
+            })
+        };
+        halves(1, halves(2, halves(4, halves(8, self.0))))[0]
     }
     #[inline(always)]
     fn round_ties_even(self) -> Self {

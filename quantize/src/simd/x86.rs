@@ -47,9 +47,18 @@ pub(crate) struct WideMask(__mmask16);
 const MAGIC: f32 = 12_582_912.0;
 const MAGIC_ZERO: i32 = 0x0040_0000;
 
+/// Sixteen packed lattice points in two AVX registers.
+#[derive(Clone, Copy)]
+pub(crate) struct PairCodes(__m256i, __m256i);
+
+/// Sixteen packed lattice points in one AVX-512 register.
+#[derive(Clone, Copy)]
+pub(crate) struct WideCodes(__m512i);
+
 impl Simd for Avx2 {
     type F = Pair;
     type M = PairMask;
+    type Codes = PairCodes;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Pair {
@@ -69,11 +78,35 @@ impl Simd for Avx2 {
             )
         }
     }
+    #[inline(always)]
+    fn load_codes(self, codes: &[u16; LANES]) -> PairCodes {
+        // SAFETY: AVX2 is present, since the token exists; sixteen codes are readable.
+        unsafe {
+            let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+            PairCodes(
+                _mm256_cvtepu16_epi32(_mm256_castsi256_si128(codes)),
+                _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(codes)),
+            )
+        }
+    }
+    #[inline(always)]
+    fn pick(self, table: Pair, codes: PairCodes, shift: usize) -> Pair {
+        // SAFETY: AVX2 is present, since the token exists.
+        unsafe {
+            let shift = _mm_cvtsi32_si128(shift as i32);
+            // The permutation looks at the low three bits of an index only.
+            Pair(
+                _mm256_permutevar8x32_ps(table.0, _mm256_srl_epi32(codes.0, shift)),
+                _mm256_permutevar8x32_ps(table.0, _mm256_srl_epi32(codes.1, shift)),
+            )
+        }
+    }
 }
 
 impl Simd for Avx512 {
     type F = Wide;
     type M = WideMask;
+    type Codes = WideCodes;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Wide {
@@ -84,6 +117,27 @@ impl Simd for Avx512 {
     fn load(self, values: &[f32; LANES]) -> Wide {
         // SAFETY: AVX-512 is present, since the token exists; sixteen values are readable.
         unsafe { Wide(_mm512_loadu_ps(values.as_ptr())) }
+    }
+    #[inline(always)]
+    fn load_codes(self, codes: &[u16; LANES]) -> WideCodes {
+        // SAFETY: AVX-512 is present, since the token exists; sixteen codes are readable.
+        unsafe {
+            WideCodes(_mm512_cvtepu16_epi32(_mm256_loadu_si256(
+                codes.as_ptr().cast(),
+            )))
+        }
+    }
+    #[inline(always)]
+    fn pick(self, table: Wide, codes: WideCodes, shift: usize) -> Wide {
+        // SAFETY: AVX-512 is present, since the token exists.
+        unsafe {
+            let shift = _mm_cvtsi32_si128(shift as i32);
+            // The permutation looks at the low four bits of an index; the table's halves are alike.
+            Wide(_mm512_permutexvar_ps(
+                _mm512_srl_epi32(codes.0, shift),
+                table.0,
+            ))
+        }
     }
 }
 
@@ -297,6 +351,19 @@ impl Float for Pair {
         }
     }
     #[inline(always)]
+    fn least(self) -> f32 {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            let eight = _mm256_min_ps(self.0, self.1);
+            let four = _mm_min_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     fn round_ties_even(self) -> Self {
         // SAFETY: AVX2 is present, since this vector exists.
         unsafe {
@@ -378,6 +445,11 @@ impl Float for Wide {
                 _mm512_set1_epi32(MAGIC_ZERO),
             )))
         }
+    }
+    #[inline(always)]
+    fn least(self) -> f32 {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe { _mm512_reduce_min_ps(self.0) }
     }
     #[inline(always)]
     fn round_ties_even(self) -> Self {

@@ -3,9 +3,11 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
-use super::lattice::{nibble, signed8};
+use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ2S_GRID;
+use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::points::{self, Points};
 
 /// Block of 82 bytes: scale `d`; 32 low index bytes; 32 sign bytes; eight bytes with the two high
 /// index bits of four entries each; eight bytes of scales, a nibble per group of 16.
@@ -27,9 +29,42 @@ impl Format<82, 256> for Iq2S {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 82]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 82]]) {
+        lattice::encode::<Self, 82, 16, 2, 8, 2>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 82]) -> Option<&'static str> {
         f16_fault(block, 0)
+    }
+}
+
+impl Signed<82, 16, 2, 8, 2> for Iq2S {
+    const LATTICE: Lattice = Lattice {
+        levels: 3,
+        steps: 9,
+        step: 0.1,
+        zero_below: 1e-8,
+        start: Start::Extreme,
+        again: Again::Absent,
+    };
+    const EVEN: bool = false;
+    const MEAN_SQUARE: (f32, f32) = (2.0, 0.5);
+    const CORRECTION: f32 = 0.9875;
+
+    fn points() -> &'static Points {
+        &points::IQ2S
+    }
+
+    #[inline(always)]
+    fn pack(d: u16, coded: &Coded) -> [u8; 82] {
+        let mut block = [0; 82];
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        for i in 0..32 {
+            block[2 + i] = coded.rows[i] as u8;
+            block[34 + i] = coded.signs[i];
+            block[66 + i / 4] |= ((coded.rows[i] >> 8) as u8) << (2 * (i % 4));
+        }
+        pack_nibbles(&coded.scales, &mut block[74..]);
+        block
     }
 }

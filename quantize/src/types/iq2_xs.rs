@@ -3,10 +3,11 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
-use super::lattice::u16_at;
-use super::lattice::{nibble, signed8};
+use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2XS_GRID, even_signs};
+use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::points::{self, Points};
 
 /// Block of 74 bytes: scale `d`; 32 × u16 (index in bits 0..9, sign index in bits 9..16); eight
 /// bytes of scales, a nibble per group of 16. `value = ±(((d * (0.5 + s)) * 0.25) * entry)`.
@@ -27,9 +28,41 @@ impl Format<74, 256> for Iq2Xs {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 74]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 74]]) {
+        lattice::encode::<Self, 74, 16, 2, 8, 2>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 74]) -> Option<&'static str> {
         f16_fault(block, 0)
+    }
+}
+
+impl Signed<74, 16, 2, 8, 2> for Iq2Xs {
+    const LATTICE: Lattice = Lattice {
+        levels: 3,
+        steps: 9,
+        step: 0.1,
+        zero_below: 1e-15,
+        start: Start::Extreme,
+        again: Again::Absent,
+    };
+    const EVEN: bool = true;
+    const MEAN_SQUARE: (f32, f32) = (1.0, 0.0);
+    const CORRECTION: f32 = 1.0;
+
+    fn points() -> &'static Points {
+        &points::IQ2XS
+    }
+
+    #[inline(always)]
+    fn pack(d: u16, coded: &Coded) -> [u8; 74] {
+        let mut block = [0; 74];
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        for (i, code) in block[2..66].chunks_exact_mut(2).enumerate() {
+            let signs = u16::from(coded.signs[i] & 127);
+            code.copy_from_slice(&(coded.rows[i] | signs << 9).to_le_bytes());
+        }
+        pack_nibbles(&coded.scales, &mut block[66..]);
+        block
     }
 }

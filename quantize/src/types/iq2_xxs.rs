@@ -3,10 +3,11 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
-use super::lattice::signed8;
-use super::lattice::u32_at;
+use super::lattice::{self, Coded, Signed, signed8, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2XXS_GRID, even_signs};
+use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::points::{self, Points};
 
 /// Block of 66 bytes: scale `d`, then eight records of eight bytes, one per group: four codebook
 /// indices, then a u32 with four seven-bit sign indices (bits 0..28) and a four-bit scale `s`.
@@ -31,9 +32,44 @@ impl Format<66, 256> for Iq2Xxs {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 66]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 66]]) {
+        lattice::encode::<Self, 66, 32, 4, 8, 2>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 66]) -> Option<&'static str> {
         f16_fault(block, 0)
+    }
+}
+
+impl Signed<66, 32, 4, 8, 2> for Iq2Xxs {
+    const LATTICE: Lattice = Lattice {
+        levels: 3,
+        steps: 6,
+        step: 0.1,
+        zero_below: 1e-15,
+        start: Start::Independent,
+        again: Again::All,
+    };
+    const EVEN: bool = true;
+    const MEAN_SQUARE: (f32, f32) = (1.0, 0.0);
+    const CORRECTION: f32 = 1.0;
+
+    fn points() -> &'static Points {
+        &points::IQ2XXS
+    }
+
+    #[inline(always)]
+    fn pack(d: u16, coded: &Coded) -> [u8; 66] {
+        let mut block = [0; 66];
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        for (g, record) in block[2..].chunks_exact_mut(8).enumerate() {
+            let mut aux = u32::from(coded.scales[g]) << 28;
+            for l in 0..4 {
+                record[l] = coded.rows[4 * g + l] as u8;
+                aux |= u32::from(coded.signs[4 * g + l] & 127) << (7 * l);
+            }
+            record[4..].copy_from_slice(&aux.to_le_bytes());
+        }
+        block
     }
 }

@@ -3,9 +3,11 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
-use super::lattice::{join4, nibble, signed8};
+use super::lattice::{self, Coded, Signed, join4, nibble, pack_nibbles, signed8};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ3S_GRID;
+use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::points::{self, Points};
 
 /// Block of 110 bytes: scale `d`; 64 low index bytes; eight bytes with the ninth index bits; 32 sign
 /// bytes; four bytes of scales, a nibble per group of 32. `value = ±((d * (1 + 2s)) * entry)`.
@@ -32,9 +34,51 @@ impl Format<110, 256> for Iq3S {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 110]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 110]]) {
+        lattice::encode::<Self, 110, 32, 8, 4, 3>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 110]) -> Option<&'static str> {
         f16_fault(block, 0)
+    }
+}
+
+impl Signed<110, 32, 8, 4, 3> for Iq3S {
+    const LATTICE: Lattice = Lattice {
+        levels: 8,
+        steps: 9,
+        step: 0.2,
+        zero_below: 0.0,
+        start: Start::Extreme,
+        again: Again::AllIfAbsent,
+    };
+    const EVEN: bool = false;
+    const MEAN_SQUARE: (f32, f32) = (2.0, 0.0);
+    const CORRECTION: f32 = 1.033;
+
+    fn points() -> &'static Points {
+        &points::IQ3S
+    }
+
+    #[inline(always)]
+    fn pack(d: u16, coded: &Coded) -> [u8; 110] {
+        let mut block = [0; 110];
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        // ggml does not move on in the index and sign bytes after a sub-block of zeros.
+        let mut at = 0;
+        for g in 0..8 {
+            if coded.empty >> g & 1 == 1 {
+                continue;
+            }
+            for k in 0..8 {
+                let row = coded.rows[8 * g + k];
+                block[2 + 8 * at + k] = row as u8;
+                block[66 + g] |= ((row >> 8) as u8) << k;
+            }
+            block[74 + 4 * at..][..4].copy_from_slice(&coded.signs[4 * g..4 * g + 4]);
+            at += 1;
+        }
+        pack_nibbles(&coded.scales[..8], &mut block[106..]);
+        block
     }
 }

@@ -3,10 +3,11 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
-use super::lattice::u32_at;
-use super::lattice::{join4, signed8};
+use super::lattice::{self, Coded, Signed, join4, signed8, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ3XXS_GRID, even_signs};
+use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::points::{self, Points};
 
 /// Block of 98 bytes: scale `d`; 64 codebook indices; eight u32, one per group, with four seven-bit
 /// sign indices (eight values each) and a four-bit scale `s`.
@@ -34,9 +35,46 @@ impl Format<98, 256> for Iq3Xxs {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 98]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 98]]) {
+        lattice::encode::<Self, 98, 32, 8, 4, 3>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 98]) -> Option<&'static str> {
         f16_fault(block, 0)
+    }
+}
+
+impl Signed<98, 32, 8, 4, 3> for Iq3Xxs {
+    const LATTICE: Lattice = Lattice {
+        levels: 8,
+        steps: 15,
+        step: 0.2,
+        zero_below: 1e-8,
+        start: Start::Extreme,
+        again: Again::Absent,
+    };
+    const EVEN: bool = true;
+    const MEAN_SQUARE: (f32, f32) = (2.0, 0.0);
+    const CORRECTION: f32 = 1.0125;
+
+    fn points() -> &'static Points {
+        &points::IQ3XXS
+    }
+
+    #[inline(always)]
+    fn pack(d: u16, coded: &Coded) -> [u8; 98] {
+        let mut block = [0; 98];
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        for i in 0..64 {
+            block[2 + i] = coded.rows[i] as u8;
+        }
+        for (g, aux) in block[66..].chunks_exact_mut(4).enumerate() {
+            let mut bits = u32::from(coded.scales[g]) << 28;
+            for l in 0..4 {
+                bits |= u32::from(coded.signs[4 * g + l] & 127) << (7 * l);
+            }
+            aux.copy_from_slice(&bits.to_le_bytes());
+        }
+        block
     }
 }

@@ -1,10 +1,16 @@
 //! IQ4_NL: 32 values, four bits each into a fixed table of 16, one half-precision scale.
 
+use std::array::from_fn;
+
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::packing::{pack_nibbles, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
+use crate::half::f32_to_f16;
+use crate::search::table;
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
 
 /// Block of 18 bytes: scale `d`, then 16 bytes; byte `j` holds value `j` in its low nibble and value
 /// `j + 16` in its high one. `value = d * table[code]`.
@@ -25,9 +31,60 @@ impl Format<18, 32> for Iq4Nl {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 18]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 18]]) {
+        dispatch(
+            rows.isa,
+            Encode {
+                rows,
+                effort,
+                blocks,
+            },
+        );
+    }
 
     fn fault(block: &[u8; 18]) -> Option<&'static str> {
         f16_fault(block, 0)
     }
+}
+
+struct Encode<'a> {
+    rows: &'a Rows<'a>,
+    effort: Effort,
+    blocks: &'a mut [[u8; 18]],
+}
+
+impl Kernel for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+        let inputs: Vec<_> = self.rows.blocks::<32>().collect();
+        for (inputs, blocks) in inputs.chunks(LANES).zip(self.blocks.chunks_mut(LANES)) {
+            let input = |lane: usize| inputs[lane.min(inputs.len() - 1)];
+            let x: [S::F; 32] = gather(simd, |lane| input(lane).0);
+            let w = if inputs[0].1.is_some() {
+                let v: [S::F; 32] = gather(simd, |lane| input(lane).1.unwrap_or(input(lane).0));
+                let sum = x.iter().fold(zero, |sum, &x| sum + x * x);
+                let mean = sum * simd.splat(2.0 / 32.0);
+                from_fn(|j| v[j] * (mean + x[j] * x[j]).sqrt())
+            } else {
+                x.map(|x| x * x)
+            };
+            let scale = table::reference_table(simd, &x, &w);
+            let inverse = zero.select(scale.eq(zero), one / scale);
+            let codes = scatter_levels(&x.map(|x| table::nearest_code(simd, inverse * x)));
+            let scales = scale.to_array();
+            for (lane, block) in blocks.iter_mut().enumerate() {
+                *block = pack(f32_to_f16(scales[lane]), &codes[lane]);
+            }
+        }
+    }
+}
+
+fn pack(d: u16, codes: &[u8; 32]) -> [u8; 18] {
+    let mut block = [0; 18];
+    *part_mut::<0, 2, 18>(&mut block) = d.to_le_bytes();
+    pack_nibbles(codes, part_mut::<2, 16, 18>(&mut block));
+    block
 }

@@ -1,11 +1,17 @@
 //! IQ4_XS: 256 values, four bits each into the table of IQ4_NL, a six-bit scale per 32.
 
+use std::array::from_fn;
+
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
 use super::lattice::u16_at;
+use super::packing::{pack_nibbles, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
+use crate::half::f32_to_f16;
+use crate::search::{nearest_int, table};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
 
 /// Block of 136 bytes: scale `d`; `scales_h` (u16, two high bits per group); `scales_l` (four bytes,
 /// a low nibble per group); 128 code bytes, 16 per group in the order of IQ4_NL.
@@ -30,7 +36,16 @@ impl Format<136, 256> for Iq4Xs {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 136]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 136]]) {
+        dispatch(
+            rows.isa,
+            Encode {
+                rows,
+                effort,
+                blocks,
+            },
+        );
+    }
 
     fn fault(block: &[u8; 136]) -> Option<&'static str> {
         f16_fault(block, 0)
@@ -43,4 +58,102 @@ pub(super) fn scale(block: &[u8; 136], g: usize) -> i32 {
     let low = (block[4 + g / 2] >> (4 * (g % 2))) & 15;
     let high = (u16_at(block, 2) >> (2 * g)) & 3;
     i32::from(low) + 16 * i32::from(high) - 32
+}
+
+struct Encode<'a> {
+    rows: &'a Rows<'a>,
+    effort: Effort,
+    blocks: &'a mut [[u8; 136]],
+}
+
+impl Kernel for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let zero = simd.splat(0.0);
+        let inputs: Vec<_> = self.rows.blocks::<256>().collect();
+        for (inputs, blocks) in inputs.chunks(2).zip(self.blocks.chunks_mut(2)) {
+            // Group `g` of block `b` is in lane `8b + g`; a single last block is there twice.
+            let input = |lane: usize| inputs[(lane / 8).min(inputs.len() - 1)];
+            let x: [S::F; 32] = gather(simd, |lane| &input(lane).0.as_chunks().0[lane % 8]);
+            let w = if inputs[0].1.is_some() {
+                let v: [S::F; 32] = gather(simd, |lane| {
+                    let (values, importance) = input(lane);
+                    &importance.unwrap_or(values).as_chunks().0[lane % 8]
+                });
+                let means = [0, 8].map(|lane| mean_square(input(lane).0));
+                let mean = simd.load(&from_fn(|lane| means[lane / 8]));
+                from_fn(|j| v[j] * (mean + x[j] * x[j]).sqrt())
+            } else {
+                x.map(|x| x * x)
+            };
+            let found = table::reference_table(simd, &x, &w).to_array();
+            let mut coded = [Coded::default(); 2];
+            let mut scales = [0.0; LANES];
+            for ((coded, found), scales) in coded
+                .iter_mut()
+                .zip(found.as_chunks().0)
+                .zip(scales.as_chunks_mut().0)
+            {
+                (*coded, *scales) = round_scales(found);
+            }
+            let scale = simd.load(&scales);
+            let inverse = zero.select(scale.eq(zero), simd.splat(1.0) / scale);
+            let codes = scatter_levels(&x.map(|x| table::nearest_code(simd, inverse * x)));
+            for ((block, coded), codes) in blocks.iter_mut().zip(&coded).zip(codes.chunks(8)) {
+                *block = pack(coded, codes);
+            }
+        }
+    }
+}
+
+/// Scales of a block as they are stored.
+#[derive(Clone, Copy, Default)]
+struct Coded {
+    /// Bits of the block's scale.
+    d: u16,
+    /// Six bits each, offset by 32.
+    levels: [u8; 8],
+}
+
+/// ggml's rounding of the groups' scales, and the scales it then takes the codes for: multiples of
+/// the block's scale before that is rounded to half precision.
+#[inline(always)]
+fn round_scales(found: &[f32; 8]) -> (Coded, [f32; 8]) {
+    let mut extreme = 0.0f32;
+    for &scale in found {
+        if scale.abs() > extreme.abs() {
+            extreme = scale;
+        }
+    }
+    let d = -extreme / 32.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let levels = found.map(|scale| nearest_int(inverse * scale).clamp(-32, 31));
+    let coded = Coded {
+        d: f32_to_f16(d),
+        levels: levels.map(|level| (level + 32) as u8),
+    };
+    (coded, levels.map(|level| d * level as f32))
+}
+
+/// ggml's doubled mean square of a block.
+#[inline(always)]
+fn mean_square(values: &[f32; 256]) -> f32 {
+    values.iter().fold(0.0, |sum, x| sum + x * x) * (2.0 / 256.0)
+}
+
+fn pack(coded: &Coded, codes: &[[u8; 32]]) -> [u8; 136] {
+    let mut block = [0; 136];
+    *part_mut::<0, 2, 136>(&mut block) = coded.d.to_le_bytes();
+    let mut high = 0;
+    for (g, &level) in coded.levels.iter().enumerate() {
+        high |= u16::from(level >> 4) << (2 * g);
+        block[4 + g / 2] |= (level & 15) << (4 * (g % 2));
+    }
+    *part_mut::<2, 2, 136>(&mut block) = high.to_le_bytes();
+    for (codes, bytes) in codes.iter().zip(block[8..].as_chunks_mut().0) {
+        pack_nibbles(codes, bytes);
+    }
+    block
 }

@@ -31,6 +31,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod ternary;
 mod tq1_0;
 mod tq2_0;
 

@@ -4,7 +4,7 @@ use gristmill_gguf::TensorType;
 
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{E2M1_DOUBLED, ue4m3_half};
-use crate::search::fp4;
+use crate::search::{fp4, sum_lanes};
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Four scale bytes, then eight bytes of codes for each group of 16: byte `j` of a group holds its
@@ -79,7 +79,7 @@ impl Kernel for Encode<'_> {
 #[inline(always)]
 fn best_scale<S: Simd>(simd: S, magnitudes: &[f32; 16], weights: &[f32; 16], reference: u8) -> u8 {
     let error = |byte: u8| match ue4m3_half(byte) {
-        0.0 => fp4::sum_lanes(&std::array::from_fn(|i| {
+        0.0 => sum_lanes(&std::array::from_fn(|i| {
             weights[i] * (magnitudes[i] * magnitudes[i])
         })),
         scale => fp4::error(simd, &[*magnitudes], &[*weights], scale),

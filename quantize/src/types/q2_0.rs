@@ -3,7 +3,12 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::ternary::{lower_scale, ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
+use crate::half::{f16_to_f32, f32_to_f16};
+use crate::search::error::keep_better;
+use crate::search::scale::best_scale;
+use crate::simd::{Float, Kernel, Simd, dispatch};
 
 /// Block of 18 bytes: scale `d`, 16 bytes of four two-bit codes, first value lowest.
 /// `value = (code - 1) * d`.
@@ -23,9 +28,87 @@ impl Format<18, 64> for Q2_0 {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 18]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 18]]) {
+        dispatch(
+            rows.isa,
+            Encode {
+                rows,
+                effort,
+                blocks,
+            },
+        );
+    }
 
     fn fault(block: &[u8; 18]) -> Option<&'static str> {
         f16_fault(block, 0)
     }
+}
+
+struct Encode<'a> {
+    rows: &'a Rows<'a>,
+    effort: Effort,
+    blocks: &'a mut [[u8; 18]],
+}
+
+impl Kernel for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks()) {
+            let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
+            let d = f32_to_f16(amax);
+            *block = pack(d, &ternary(values, amax).map(|t| (t + 1) as u8));
+            if self.effort == Effort::Best && amax > 0.0 {
+                if let Some(candidate) = best(simd, values, importance, amax) {
+                    keep_better::<Q2_0, 18, 64>(block, &candidate, values, importance);
+                }
+            }
+        }
+    }
+}
+
+/// The block with the best scale of either sign, all four codes used.
+#[inline(always)]
+fn best<S: Simd>(
+    simd: S,
+    values: &[f32; 64],
+    importance: Option<&[f32; 64]>,
+    amax: f32,
+) -> Option<[u8; 18]> {
+    let ones = [1.0; 64];
+    let weights = importance.unwrap_or(&ones);
+    let (lo, hi) = (simd.splat(-1.0), simd.splat(2.0));
+    let search = |values: &[f32; 64]| {
+        let from = lower_scale(simd, values, amax);
+        best_scale(simd, values, weights, from, amax, |v| {
+            v.max(lo).min(hi).round_ties_even()
+        })
+    };
+    let plus = search(values);
+    let minus = search(&values.map(|x| -x)).map(|(d, score)| (-d, score));
+    let (d, _) = [plus, minus]
+        .into_iter()
+        .flatten()
+        .max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let bits = f32_to_f16(d);
+    let d = f16_to_f32(bits);
+    if d == 0.0 || !d.is_finite() {
+        return None;
+    }
+    // Against the decoded scale, without the rounding of a reciprocal.
+    let levels = values.map(|x| {
+        let v = x / d;
+        u8::from(v > -0.5) + u8::from(v > 0.5) + u8::from(v > 1.5)
+    });
+    Some(pack(bits, &levels))
+}
+
+fn pack(d: u16, levels: &[u8; 64]) -> [u8; 18] {
+    let mut block = [0; 18];
+    block[..2].copy_from_slice(&d.to_le_bytes());
+    for (byte, levels) in block[2..].iter_mut().zip(levels.as_chunks::<4>().0) {
+        *byte = levels[0] | levels[1] << 2 | levels[2] << 4 | levels[3] << 6;
+    }
+    block
 }

@@ -3,6 +3,7 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::ternary::{self, Ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
 
 /// Block of 54 bytes: 48 bytes of five digits, four bytes of four digits, scale `d`. Bytes 0..32
@@ -32,7 +33,9 @@ impl Format<54, 256> for Tq1_0 {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 54]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 54]]) {
+        ternary::encode::<Self, 54>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 54]) -> Option<&'static str> {
         f16_fault(block, 52)
@@ -44,3 +47,25 @@ const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 
 /// First byte, bytes and digits per byte of the three runs of a block.
 const RUNS: [(usize, usize, usize); 3] = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];
+
+impl Ternary<54> for Tq1_0 {
+    #[inline(always)]
+    fn pack(d: u16, digits: &[i8; 256]) -> [u8; 54] {
+        let mut block = [0; 54];
+        let mut rest = &digits[..];
+        for (start, bytes, count) in RUNS {
+            let (now, later) = rest.split_at(bytes * count);
+            for (m, byte) in block[start..start + bytes].iter_mut().enumerate() {
+                // A missing fifth digit is zero, that is code 0.
+                let number = (0..5).fold(0, |number, k| {
+                    let code = if k < count { now[k * bytes + m] + 1 } else { 0 };
+                    3 * number + code as u32
+                });
+                *byte = (number * 256).div_ceil(243) as u8;
+            }
+            rest = later;
+        }
+        block[52..].copy_from_slice(&d.to_le_bytes());
+        block
+    }
+}

@@ -3,6 +3,8 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::packing::{pack_two_bits, part_mut};
+use super::ternary::{self, Ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
 
 /// Block of 66 bytes: 64 bytes, then scale `d`. Value `128h + 32k + m` is bits `2k..2k+2` of byte
@@ -24,9 +26,24 @@ impl Format<66, 256> for Tq2_0 {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 66]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 66]]) {
+        ternary::encode::<Self, 66>(rows, effort, blocks);
+    }
 
     fn fault(block: &[u8; 66]) -> Option<&'static str> {
         f16_fault(block, 64)
+    }
+}
+
+impl Ternary<66> for Tq2_0 {
+    #[inline(always)]
+    fn pack(d: u16, digits: &[i8; 256]) -> [u8; 66] {
+        let mut block = [0; 66];
+        pack_two_bits(
+            &digits.map(|digit| (digit + 1) as u8),
+            part_mut::<0, 64, 66>(&mut block),
+        );
+        block[64..].copy_from_slice(&d.to_le_bytes());
+        block
     }
 }

@@ -1,0 +1,83 @@
+//! The nearest point of a codebook for a group of four or eight weights.
+
+use super::points::{Code, Points, Site};
+use crate::simd::{Float, LANES, Mask, Simd};
+
+/// A table for [`Simd::pick`] from the values of the digits: two-bit digits are picked by three
+/// bits, of which the third is the next digit's.
+#[inline(always)]
+pub(crate) const fn digit_table<const K: usize>(values: [f32; K]) -> [f32; LANES] {
+    let mut table = [0.0; LANES];
+    let mut i = 0;
+    while i < LANES {
+        // Digit 3 of two bits does not occur.
+        let digit = if K == 8 { i % 8 } else { i % 4 };
+        table[i] = values[if digit < K { digit } else { K - 1 }];
+        i += 1;
+    }
+    table
+}
+
+/// The codes at lattice points, given by their numbers in lanes: a point of the codebook stands for
+/// itself, for another its best neighbour is taken by `nearest`. Only lanes in `active` are looked
+/// at. Gives the codes and the lanes whose points were in the codebook.
+#[inline(always)]
+pub(crate) fn snap<F: Float>(
+    points: &Points,
+    numbers: F,
+    active: u16,
+    mut nearest: impl FnMut(usize, &[[Code; LANES]]) -> Code,
+) -> ([Code; LANES], u16) {
+    let numbers = numbers.to_array();
+    let mut codes = [0; LANES];
+    let mut held = 0;
+    let mut rest = active;
+    while rest != 0 {
+        let lane = rest.trailing_zeros() as usize;
+        rest &= rest - 1;
+        codes[lane] = match points.site(numbers[lane] as usize) {
+            Site::Held(code) => {
+                held |= 1 << lane;
+                code
+            }
+            Site::Absent { start, len } => nearest(lane, points.neighbours(start, len)),
+        };
+    }
+    (codes, held)
+}
+
+/// The first of `candidates` for which `Σ weights·(value - target)²` is least; `table` gives the
+/// values of the digits, which are `BITS` wide.
+#[inline(always)]
+pub(crate) fn nearest<S: Simd, const D: usize, const BITS: usize>(
+    simd: S,
+    candidates: &[[Code; LANES]],
+    table: S::F,
+    targets: &[f32; D],
+    weights: &[f32; D],
+) -> (Code, f32) {
+    let mut best = simd.splat(f32::MAX);
+    let mut place = simd.splat(0.0);
+    for (at, codes) in candidates.iter().enumerate() {
+        let codes = simd.load_codes(codes);
+        let mut distance = simd.splat(0.0);
+        for i in 0..D {
+            let difference = simd.pick(table, codes, BITS * i) - simd.splat(targets[i]);
+            distance = distance + simd.splat(weights[i]) * difference * difference;
+        }
+        let nearer = distance.lt(best);
+        best = distance.select(nearer, best);
+        place = simd.splat(at as f32).select(nearer, place);
+    }
+    let least = best.least();
+    let tied = best.eq(simd.splat(least));
+    let at = if candidates.len() == 1 {
+        0.0
+    } else {
+        // Earlier vectors come first in the list; within a vector, lower lanes.
+        place.select(tied, simd.splat(f32::MAX)).least()
+    };
+    let lanes = (tied & place.eq(simd.splat(at))).bits();
+    let lane = lanes.trailing_zeros() as usize % LANES;
+    (candidates[at as usize % candidates.len()][lane], least)
+}
