@@ -10,6 +10,7 @@ mod neighbours;
 pub(crate) mod points;
 mod positive;
 pub(crate) mod scale;
+pub(crate) mod shifted;
 mod symmetric;
 pub(crate) mod table;
 

@@ -3,11 +3,16 @@
 use gristmill_gguf::TensorType;
 
 use super::format::scale_fault;
-use super::lattice::u16_at;
-use super::lattice::{nibble, shifted8};
+use super::lattice::{nibble, reference_weights, shifted8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
 use crate::half::f16_to_f32;
+use crate::half::f32_to_f16;
+use crate::search::lattice::{Found, SubBlocks};
+use crate::search::nearest_int;
+use crate::search::points::{self, Points};
+use crate::search::shifted::{SHIFTED, reference_iq1_m};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Block of 56 bytes: 32 low index bytes; 16 bytes with a nibble per entry (three high index bits
 /// and the sign of its shift); four u16 that hold three-bit scales `s`, one per group of 16, in bits
@@ -36,7 +41,16 @@ impl Format<56, 256> for Iq1M {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 56]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 56]]) {
+        dispatch(
+            rows.isa,
+            Encode {
+                rows,
+                effort,
+                blocks,
+            },
+        );
+    }
 
     fn fault(block: &[u8; 56]) -> Option<&'static str> {
         scale_fault(super_scale(block))
@@ -50,4 +64,84 @@ pub(super) fn super_scale(block: &[u8; 56]) -> f32 {
         bits | (u16_at(block, 48 + 2 * i) >> 12) << (4 * i)
     });
     f16_to_f32(bits)
+}
+
+struct Encode<'a> {
+    rows: &'a Rows<'a>,
+    effort: Effort,
+    blocks: &'a mut [[u8; 56]],
+}
+
+impl Kernel for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let points = &*points::IQ1S;
+        let mut batch = SubBlocks {
+            values: [[0.0; 16]; LANES],
+            weights: [[0.0; 16]; LANES],
+        };
+        for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks()) {
+            let weights = reference_weights(values, importance, (2.0, 0.0));
+            batch.values.copy_from_slice(values.as_chunks().0);
+            batch.weights.copy_from_slice(weights.as_chunks().0);
+            let (found, down) = reference_iq1_m(simd, points, &batch);
+            *block = finish(points, &found, &down, &batch);
+        }
+    }
+}
+
+/// ggml's rounding of the scales, its fit of the block's scale, and the block.
+fn finish(points: &Points, found: &Found<2>, down: &[u16; 2], batch: &SubBlocks<16>) -> [u8; 56] {
+    let mut block = [0; 56];
+    let largest = found
+        .scales
+        .iter()
+        .fold(0.0, |max: f32, &scale| max.max(scale));
+    if largest == 0.0 {
+        return block;
+    }
+    let mut d = largest / 15.0;
+    let inverse = 1.0 / d;
+    let mut levels = [0; 16];
+    let (mut sum_xq, mut sum_qq) = (0.0f32, 0.0f32);
+    for (sub, &scale) in found.scales.iter().enumerate() {
+        let level = nearest_int(0.5 * (inverse * scale - 1.0)).clamp(0, 7);
+        levels[sub] = level as u16;
+        for half in 0..2 {
+            let code = found.codes[half][sub];
+            let row = points.row(code);
+            let is_down = down[half] >> sub & 1;
+            block[2 * sub + half] = row as u8;
+            block[32 + sub] |= ((row >> 8 | is_down << 3) << (4 * half)) as u8;
+            let values = SHIFTED[usize::from(is_down)];
+            for i in 0..8 {
+                let digit = usize::from(code >> (2 * i) & 3);
+                let q = values[digit] * (2 * level + 1) as f32;
+                let at = 8 * half + i;
+                let wq = batch.weights[sub][at] * q;
+                sum_xq += wq * batch.values[sub][at];
+                sum_qq += wq * q;
+            }
+        }
+    }
+    if sum_qq > 0.0 {
+        d = sum_xq / sum_qq;
+    }
+    // The factor makes up for what the codebook loses, by the perplexity of models.
+    write_scales(&mut block, f32_to_f16(d * 1.1125), &levels);
+    block
+}
+
+/// Writes the scale words: three bits a group, and the block's scale over the top nibbles.
+fn write_scales(block: &mut [u8; 56], d: u16, levels: &[u16; 16]) {
+    for (i, (word, levels)) in block[48..]
+        .chunks_exact_mut(2)
+        .zip(levels.as_chunks::<4>().0)
+        .enumerate()
+    {
+        let bits = (0..4).fold(d >> (4 * i) << 12, |bits, k| bits | levels[k] << (3 * k));
+        word.copy_from_slice(&bits.to_le_bytes());
+    }
 }

@@ -3,10 +3,15 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
-use super::lattice::shifted8;
-use super::lattice::u16_at;
+use super::lattice::{reference_weights, shifted8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
+use crate::half::f32_to_f16;
+use crate::search::lattice::{Found, SubBlocks};
+use crate::search::nearest_int;
+use crate::search::points::{self, Points};
+use crate::search::shifted::reference_iq1_s;
+use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Block of 50 bytes: scale `d`; 32 low index bytes; eight u16, one per group: three high index bits
 /// of each of four entries (bits 0..12), a three-bit scale `s` and the sign of the group's shift.
@@ -31,9 +36,77 @@ impl Format<50, 256> for Iq1S {
         }
     }
 
-    fn encode(_rows: &Rows<'_>, _effort: Effort, _blocks: &mut [[u8; 50]]) {}
+    fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 50]]) {
+        dispatch(
+            rows.isa,
+            Encode {
+                rows,
+                effort,
+                blocks,
+            },
+        );
+    }
 
     fn fault(block: &[u8; 50]) -> Option<&'static str> {
         f16_fault(block, 0)
     }
+}
+
+struct Encode<'a> {
+    rows: &'a Rows<'a>,
+    effort: Effort,
+    blocks: &'a mut [[u8; 50]],
+}
+
+impl Kernel for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let points = &*points::IQ1S;
+        let inputs: Vec<_> = self.rows.blocks::<256>().collect();
+        let mut batch = SubBlocks {
+            values: [[0.0; 32]; LANES],
+            weights: [[0.0; 32]; LANES],
+        };
+        for (inputs, blocks) in inputs.chunks(2).zip(self.blocks.chunks_mut(2)) {
+            // Group `g` of block `b` is in lane `8b + g`.
+            for (b, &(values, importance)) in inputs.iter().enumerate() {
+                let weights = reference_weights(values, importance, (2.0, 0.0));
+                batch.values[8 * b..][..8].copy_from_slice(values.as_chunks().0);
+                batch.weights[8 * b..][..8].copy_from_slice(weights.as_chunks().0);
+            }
+            let (found, down) = reference_iq1_s(simd, points, &batch);
+            for (b, block) in blocks.iter_mut().enumerate() {
+                *block = finish(points, &found, &down, 8 * b);
+            }
+        }
+    }
+}
+
+/// ggml's rounding of the scales in the eight lanes from `first` on, and the block.
+fn finish(points: &Points, found: &Found<4>, down: &[u16; 4], first: usize) -> [u8; 50] {
+    let mut block = [0; 50];
+    let scales = &found.scales[first..first + 8];
+    let largest = scales.iter().fold(0.0, |max: f32, &scale| max.max(scale));
+    if largest == 0.0 {
+        return block;
+    }
+    let d = largest / 15.0;
+    let inverse = 1.0 / d;
+    // The factor makes up for what the codebook loses, by the perplexity of models.
+    block[..2].copy_from_slice(&f32_to_f16(d * 1.125).to_le_bytes());
+    for (g, &scale) in scales.iter().enumerate() {
+        let level = nearest_int(0.5 * (inverse * scale - 1.0)).clamp(0, 7);
+        let mut high = (level as u16) << 12 | (down[0] >> (first + g) & 1) << 15;
+        if found.live >> (first + g) & 1 == 1 {
+            for l in 0..4 {
+                let row = points.row(found.codes[l][first + g]);
+                block[2 + 4 * g + l] = row as u8;
+                high |= (row >> 8) << (3 * l);
+            }
+        }
+        block[34 + 2 * g..][..2].copy_from_slice(&high.to_le_bytes());
+    }
+    block
 }

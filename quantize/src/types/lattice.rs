@@ -239,7 +239,7 @@ fn finish<
 
 /// ggml's weights of a block.
 #[inline(always)]
-fn reference_weights(
+pub(super) fn reference_weights(
     values: &[f32; 256],
     importance: Option<&[f32; 256]>,
     mean_square: (f32, f32),

@@ -106,7 +106,7 @@ fn reference_scale(value: f32) -> u8 {
     let value = value.min(448.0);
     let exponent = (value.to_bits() >> 23) as i32 - 127 + 7;
     if exponent <= 0 {
-        return ((value * 512.0 + 0.5) as u8).clamp(1, 7);
+        return ((value * 512.0 + 0.5) as u8).min(7);
     }
     if exponent >= 15 {
         return LARGEST;
