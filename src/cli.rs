@@ -39,6 +39,10 @@ pub struct Global {
 /// One variant a command, in the order of the road.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look into a GGUF file: metadata, tensors, sizes
+    Inspect(commands::inspect::Arguments),
+    /// Validate a GGUF file
+    Check(commands::check::Arguments),
     /// Write a completion script for a shell
     Completions(commands::completions::Arguments),
     /// Write the manual page
@@ -49,6 +53,8 @@ impl Command {
     /// Runs the command.
     pub fn run(self, context: &Context) -> Outcome {
         match self {
+            Self::Inspect(arguments) => commands::inspect::run(&arguments, context),
+            Self::Check(arguments) => commands::check::run(&arguments, context),
             Self::Completions(arguments) => commands::completions::run(&arguments, context),
             Self::Man(arguments) => commands::man::run(&arguments, context),
         }

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::integer::Tiles;
 use super::{BLOCK, SUPER};
 use crate::pool::Pool;
 
@@ -14,7 +15,8 @@ pub struct Activations {
     tokens: usize,
     cols: usize,
     values: Vec<f32>,
-    pub(super) a32: OnceLock<A32>,
+    a32: OnceLock<A32>,
+    tiles: OnceLock<Tiles>,
 }
 
 impl Activations {
@@ -28,7 +30,7 @@ impl Activations {
             tokens,
             cols,
             values,
-            a32: OnceLock::new(),
+            ..Self::default()
         }
     }
 
@@ -36,6 +38,7 @@ impl Activations {
     /// they hold whatever they held before, or zeros.
     pub fn reset(&mut self, tokens: usize, cols: usize) -> &mut [f32] {
         self.a32 = OnceLock::new();
+        self.tiles = OnceLock::new();
         self.tokens = tokens;
         self.cols = cols;
         self.values.resize(tokens * cols, 0.0);
@@ -73,6 +76,12 @@ impl Activations {
     /// The 8-bit form, made on first use.
     pub(super) fn a32(&self, pool: &Pool) -> &A32 {
         self.a32.get_or_init(|| A32::quantize(self, pool))
+    }
+
+    /// The 8-bit form of all tokens in tiles, made on first use.
+    pub(super) fn tiles(&self, pool: &Pool) -> &Tiles {
+        self.tiles
+            .get_or_init(|| Tiles::new(self.a32(pool), self.tokens, |t| t, pool))
     }
 }
 

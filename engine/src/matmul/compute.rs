@@ -9,6 +9,7 @@ use gristmill_quantize::types::decode_on;
 
 use super::activations::Activations;
 use super::codes::CodeRow;
+use super::integer::{PANEL_ROWS, Panel, RowSums, Tiles};
 use super::matrix::Matrix;
 use super::{float, integer};
 use crate::pool::Pool;
@@ -98,6 +99,18 @@ struct Scratch {
     codes: CodeRow,
     floats: Vec<f32>,
     out: Vec<f32>,
+    panels: Vec<Panel>,
+    sums: Vec<RowSums>,
+}
+
+/// How a product is computed, and from what.
+enum Input<'a> {
+    /// Row by row, from the activations themselves.
+    Rows,
+    /// By panels, from all tokens.
+    Tiles(&'a Tiles),
+    /// By panels, from some tokens.
+    OwnTiles(Tiles),
 }
 
 thread_local! {
@@ -106,6 +119,22 @@ thread_local! {
 
 /// Stored bytes that a unit of work covers where every byte is used once or a few times.
 const UNIT_BYTES: usize = 256 << 10;
+
+/// Products of fewer multiplications than this stay on the calling thread: some 20 µs.
+const SMALL: usize = 1 << 18;
+
+/// From this number of tokens on, interleaving rows pays.
+const BLOCKED_TOKENS: usize = 4;
+
+/// Blocks of a panel that are multiplied with all tiles before the next ones, so that they stay in
+/// the first-level cache where rows are long.
+const SLICE_BLOCKS: usize = 64;
+
+/// Panels that are multiplied with a tile while it is in the cache: more than one pays where all
+/// tiles together no longer fit the second-level cache.
+fn panel_group(cols: usize) -> usize {
+    if cols > 4096 { 2 } else { 1 }
+}
 
 impl Compute {
     /// Products on `pool` with the kernels of `isa`. `exact`: activations stay f32 and weights are
@@ -221,20 +250,17 @@ impl Compute {
                 "columns of {matrix:?} and its input"
             );
         }
-        if products.iter().any(|p| self.integer(p.matrix).is_some()) {
-            x.a32(&self.pool);
-        }
+        // What all units of a product read is made here, by all threads.
+        let inputs: Vec<_> = products.iter().map(|p| self.input(p, x)).collect();
         let mut units = Vec::new();
-        for (i, product) in products.iter().enumerate() {
-            if product.tokens.len() == 0 {
-                continue;
-            }
-            let step = (UNIT_BYTES / product.matrix.row_bytes()).max(16);
-            let mut start = product.rows.start;
-            while start < product.rows.end {
-                let end = (start + step).min(product.rows.end);
-                units.push((i, start..end));
-                start = end;
+        for (i, (product, input)) in products.iter().zip(&inputs).enumerate() {
+            let step = match input {
+                _ if product.tokens.len() == 0 => continue,
+                Input::Rows => (UNIT_BYTES / product.matrix.row_bytes()).max(16),
+                Input::Tiles(_) | Input::OwnTiles(_) => PANEL_ROWS * panel_group(x.cols()),
+            };
+            for start in product.rows.clone().step_by(step) {
+                units.push((i, start..(start + step).min(product.rows.end)));
             }
         }
         let work: usize = products
@@ -243,12 +269,97 @@ impl Compute {
             .sum();
         let unit = |u: usize| {
             let (i, rows) = units[u].clone();
-            SCRATCH.with_borrow_mut(|scratch| self.rows(&products[i], rows, x, scratch));
+            let product = &products[i];
+            SCRATCH.with_borrow_mut(|scratch| match &inputs[i] {
+                Input::Rows => self.rows(product, rows, x, scratch),
+                Input::Tiles(tiles) => self.panels(product, rows, tiles, scratch),
+                Input::OwnTiles(tiles) => self.panels(product, rows, tiles, scratch),
+            });
         };
         if work < SMALL {
             (0..units.len()).for_each(unit);
         } else {
             self.pool.run(units.len(), unit);
+        }
+    }
+
+    fn input<'x>(&self, product: &Product<'_>, x: &'x Activations) -> Input<'x> {
+        let Some(kernels) = self.integer(product.matrix) else {
+            return Input::Rows;
+        };
+        let a32 = x.a32(&self.pool);
+        if kernels.blocked.is_none() || product.tokens.len() < BLOCKED_TOKENS {
+            return Input::Rows;
+        }
+        match product.tokens {
+            Tokens::All(_) => Input::Tiles(x.tiles(&self.pool)),
+            Tokens::Some(list) => {
+                let token = |i: usize| list[i] as usize;
+                Input::OwnTiles(Tiles::new(a32, list.len(), token, &self.pool))
+            }
+        }
+    }
+
+    /// Panels of 32 rows: each is packed once and multiplied with all tiles of tokens.
+    fn panels(
+        &self,
+        product: &Product<'_>,
+        rows: Range<usize>,
+        tiles: &Tiles,
+        scratch: &mut Scratch,
+    ) {
+        let Product {
+            matrix,
+            tokens,
+            out,
+            ..
+        } = product;
+        let Some(kernels) = self.integer(matrix).and_then(|k| k.blocked) else {
+            unreachable!("tiles are made only for these kernels");
+        };
+        let panels = rows.len().div_ceil(PANEL_ROWS);
+        if scratch.panels.len() < panels {
+            scratch.panels.resize_with(panels, Default::default);
+        }
+        for p in 0..panels {
+            let start = rows.start + p * PANEL_ROWS;
+            let end = (start + PANEL_ROWS).min(rows.end);
+            (kernels.pack)(
+                matrix.bytes(start..end),
+                matrix.row_bytes(),
+                &mut scratch.panels[p],
+            );
+        }
+        scratch.sums.clear();
+        scratch
+            .sums
+            .resize(panels * tokens.len(), [0.0; PANEL_ROWS]);
+        let slice = (SLICE_BLOCKS / tiles.supers().max(1)).clamp(1, 8);
+        for strand in (0..8).step_by(slice) {
+            let strands = strand..(strand + slice).min(8);
+            let mut sums = scratch.sums.as_mut_slice();
+            for tile in 0..tiles.len() {
+                for panel in &scratch.panels[..panels] {
+                    let own;
+                    (own, sums) = sums.split_at_mut(tiles.tokens(tile));
+                    (kernels.tile)(panel, tiles, tile, strands.clone(), own);
+                }
+            }
+        }
+        let first = rows.start - product.rows.start;
+        let mut sums = scratch.sums.iter();
+        let mut token = 0;
+        for tile in 0..tiles.len() {
+            for p in 0..panels {
+                let start = p * PANEL_ROWS;
+                let n = PANEL_ROWS.min(rows.len() - start);
+                for (t, sums) in sums.by_ref().take(tiles.tokens(tile)).enumerate() {
+                    let at = (token + t) * product.rows.len() + first + start;
+                    // SAFETY: units of a product have disjoint rows.
+                    unsafe { out.write(at, &sums[..n]) };
+                }
+            }
+            token += tiles.tokens(tile);
         }
     }
 
@@ -298,9 +409,6 @@ impl Compute {
         }
     }
 }
-
-/// Products of fewer multiplications than this stay on the calling thread: some 20 µs.
-const SMALL: usize = 1 << 18;
 
 fn product<'a>(
     matrix: &'a Matrix,

@@ -112,38 +112,102 @@ fn bound(weights: &[f32], x: &[f32], integer: bool) -> f64 {
     bound
 }
 
+/// Every product of a matrix, by every instruction set and mode, as `check` sees it.
+fn multiply(matrix: &Matrix, x: &[f32], mut check: impl FnMut(Isa, bool, &[f32])) {
+    let tokens = x.len() / matrix.cols();
+    for isa in Isa::available() {
+        for exact in [false, true] {
+            let input = Activations::new(tokens, matrix.cols(), x.to_vec());
+            let mut out = vec![f32::NAN; tokens * matrix.rows()];
+            compute(isa, exact).mul(matrix, &input, &mut out);
+            check(isa, exact, &out);
+        }
+    }
+}
+
+fn shapes(ty: TensorType) -> impl Iterator<Item = (usize, usize, usize)> {
+    let long = ty.layout().values == 256;
+    let cols = if long {
+        [768, 256, 2560]
+    } else {
+        [832, 32 * ty.layout().values, 128]
+    };
+    [(37, 3), (1, 1), (33, 4), (70, 13)]
+        .into_iter()
+        .flat_map(move |(rows, tokens)| cols.map(|cols| (rows, cols, tokens)))
+}
+
 #[test]
 fn products_are_within_the_rounding_of_activations() {
     for ty in types() {
-        let integer = ty.is_quantized();
-        let cols = if ty.layout().values == 256 { 768 } else { 832 };
-        let (rows, tokens) = (37, 3);
-        let matrix = random_matrix(ty, rows, cols, 7);
-        let weights = decoded(&matrix);
-        let mut random = Random(9);
-        let x: Vec<f32> = (0..tokens * cols).map(|_| random.value().powi(3)).collect();
-        for isa in Isa::available() {
-            for exact in [false, true] {
-                let input = Activations::new(tokens, cols, x.clone());
-                let mut out = vec![f32::NAN; tokens * rows];
-                compute(isa, exact).mul(&matrix, &input, &mut out);
-                for t in 0..tokens {
-                    for r in 0..rows {
-                        let (w, x) = (&weights[r * cols..][..cols], input.token(t));
+        for (rows, cols, tokens) in shapes(ty) {
+            let matrix = random_matrix(ty, rows, cols, 7);
+            let weights = decoded(&matrix);
+            let mut random = Random(9);
+            let x: Vec<f32> = (0..tokens * cols).map(|_| random.value().powi(3)).collect();
+            multiply(&matrix, &x, |isa, exact, out| {
+                for (t, x) in x.chunks(cols).enumerate() {
+                    for (r, w) in weights.chunks(cols).enumerate() {
                         let right: f64 = w
                             .iter()
                             .zip(x)
                             .map(|(&w, &x)| f64::from(w) * f64::from(x))
                             .sum();
                         let error = (f64::from(out[t * rows + r]) - right).abs();
-                        let bound = bound(w, x, integer && !exact);
+                        let bound = bound(w, x, ty.is_quantized() && !exact);
                         assert!(
                             error <= bound,
-                            "{ty} {isa} exact {exact} token {t} row {r}: {error} > {bound}"
+                            "{ty} {isa} exact {exact} {rows}x{cols}x{tokens} token {t} row {r}: {error} > {bound}"
                         );
                     }
                 }
-            }
+            });
+        }
+    }
+}
+
+#[test]
+fn integer_products_are_the_same_everywhere() {
+    for ty in types().filter(|ty| ty.is_quantized()) {
+        for (rows, cols, tokens) in shapes(ty) {
+            let matrix = random_matrix(ty, rows, cols, 11);
+            let mut random = Random(13);
+            let x: Vec<f32> = (0..tokens * cols).map(|_| random.value()).collect();
+            let mut first: Option<Vec<u32>> = None;
+            multiply(&matrix, &x, |isa, exact, out| {
+                if !exact {
+                    let bits: Vec<_> = out.iter().map(|v| v.to_bits()).collect();
+                    let first = first.get_or_insert_with(|| bits.clone());
+                    assert_eq!(*first, bits, "{ty} {isa} {rows}x{cols}x{tokens}");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_tokens() {
+    for ty in types() {
+        let (rows, cols, tokens) = (40, 512, 33);
+        let matrix = random_matrix(ty, rows, cols, 17);
+        let mut random = Random(19);
+        let x: Vec<f32> = (0..tokens * cols).map(|_| random.value()).collect();
+        let mut together = Vec::new();
+        multiply(&matrix, &x, |isa, exact, out| {
+            together.push((isa, exact, out.to_vec()))
+        });
+        for n in 1..14 {
+            let mut together = together.iter();
+            multiply(&matrix, &x[..n * cols], |isa, exact, out| {
+                let right = together.next().expect("the same calls");
+                let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert_eq!((isa, exact), (right.0, right.1));
+                assert_eq!(
+                    bits(out),
+                    bits(&right.2[..n * rows]),
+                    "{ty} {isa} {exact} {n} tokens"
+                );
+            });
         }
     }
 }

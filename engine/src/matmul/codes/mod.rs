@@ -108,22 +108,23 @@ pub(super) struct CodeRow {
     pub scales: Vec<SuperScales>,
 }
 
-impl CodeRow {
-    const EMPTY: SuperScales = SuperScales {
+impl SuperScales {
+    pub(super) const ZERO: Self = Self {
         half: [0.0; 16],
         min: [0.0; 16],
         scale: [0.0; 8],
     };
+}
 
+impl CodeRow {
     /// Makes the buffer hold `supers` superblocks.
     pub(super) fn resize(&mut self, supers: usize) {
         self.codes.resize(supers * SUPER, 0);
-        self.scales.resize(supers, Self::EMPTY);
+        self.scales.resize(supers, SuperScales::ZERO);
     }
 }
 
-/// Unpacks a row into a buffer of the row's size, rounded up to whole superblocks: what is missing
-/// in the last one decodes from zeros, and meets activations that are zero.
+/// Unpacks a row into a buffer of the row's size, rounded up to whole superblocks.
 #[inline(always)]
 pub(super) fn unpack_row<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
     let whole = bytes.chunks_exact(T::BYTES);
@@ -134,9 +135,24 @@ pub(super) fn unpack_row<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
         T::unpack(bytes, codes, scales);
     }
     if let (false, Some(codes), Some(scales)) = (rest.is_empty(), codes.next(), scales.next()) {
-        // No type of 256-value blocks comes here: the longest superblock of the others is Q8_0's.
+        unpack_some::<T>(rest, codes, scales);
+    }
+}
+
+/// Unpacks the superblock at the start of `bytes`, which may end before the superblock does: what
+/// is missing decodes from zeros, and meets activations that are zero.
+#[inline(always)]
+pub(super) fn unpack_some<T: Codes>(
+    bytes: &[u8],
+    codes: &mut [u8; SUPER],
+    scales: &mut SuperScales,
+) {
+    if let Some(bytes) = bytes.get(..T::BYTES) {
+        T::unpack(bytes, codes, scales);
+    } else {
+        // Only types of small blocks come here; the longest superblock of theirs is Q8_0's.
         let mut padded = [0; 272];
-        padded[..rest.len()].copy_from_slice(rest);
+        padded[..bytes.len()].copy_from_slice(bytes);
         T::unpack(&padded[..T::BYTES], codes, scales);
     }
 }

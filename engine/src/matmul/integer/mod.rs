@@ -1,12 +1,28 @@
 //! Products of 8-bit codes; the arithmetic is described in [`super`].
+//!
+//! One or a few tokens: a row is unpacked to a [`CodeRow`] and multiplied with each token
+//! ([`Kernels::dot`]). More: 32 rows are unpacked and interleaved to a [`Panel`], and multiplied with
+//! [`Tiles`] of tokens ([`Kernels::tile`]); lanes are rows there, so nothing is summed across lanes.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod panel;
 mod portable;
+mod tiles;
+
+pub(super) use panel::{PANEL_ROWS, Panel};
+pub(super) use tiles::Tiles;
+
+use std::ops::Range;
 
 use gristmill_gguf::TensorType;
 use gristmill_quantize::Isa;
 
 use super::activations::A32Token;
 use super::codes::{self, CodeRow, Codes};
+
+/// Sums of 32 rows for one token.
+pub(super) type RowSums = [f32; PANEL_ROWS];
 
 /// The kernels of one type on one instruction set.
 #[derive(Clone, Copy)]
@@ -15,18 +31,35 @@ pub(super) struct Kernels {
     pub unpack: fn(&[u8], &mut CodeRow),
     /// The product of an unpacked row and a token.
     pub dot: fn(&CodeRow, A32Token<'_>) -> f32,
+    /// The kernels for many tokens, where the instruction set has them.
+    pub blocked: Option<Blocked>,
 }
 
-fn of<T: Codes>(_isa: Isa) -> Kernels {
-    Kernels {
-        unpack: codes::unpack_row::<T>,
-        dot: portable::dot::<T::Shape>,
+/// Kernels for many tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Blocked {
+    /// Unpacks at most [`PANEL_ROWS`] stored rows of the given length in bytes.
+    pub pack: fn(&[u8], usize, &mut Panel),
+    /// Adds some strands of the products of a panel and a tile of tokens to the sums of its tokens.
+    pub tile: fn(&Panel, &Tiles, usize, Range<usize>, &mut [RowSums]),
+}
+
+fn of<T: Codes>(isa: Isa) -> Kernels {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::kernels::<T>(),
+        _ => Kernels {
+            unpack: codes::unpack_row::<T>,
+            dot: portable::dot::<T::Shape>,
+            blocked: None,
+        },
     }
 }
 
 /// The kernels of a type; `None` if its products are not made of integers. The CPU must have the
 /// instruction set.
 pub(super) fn kernels(ty: TensorType, isa: Isa) -> Option<Kernels> {
+    assert!(isa.is_available());
     Some(match ty {
         TensorType::Q4_0 => of::<codes::Q4_0>(isa),
         TensorType::Q4_1 => of::<codes::Q4_1>(isa),

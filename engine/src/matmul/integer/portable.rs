@@ -33,13 +33,22 @@ fn epilogue<S: Shape>(
     x: &SuperSums,
     mut strand: f32,
 ) -> f32 {
-    let halves = || (second as f32).mul_add(weight.half[8 + b], first as f32 * weight.half[b]);
-    let block = match S::SCALES {
-        Scales::Blocks => (first + second) as f32 * weight.scale[b],
-        Scales::Halves => halves(),
-        Scales::Folded => halves() * weight.scale[b],
+    let scaled = |half: usize, sum: i32| sum as f32 * weight.half[half];
+    strand = match S::SCALES {
+        Scales::Blocks => {
+            let block = (first + second) as f32 * weight.scale[b];
+            block.mul_add(x.scale[b], strand)
+        }
+        Scales::Halves => {
+            strand = scaled(b, first).mul_add(x.scale[b], strand);
+            scaled(8 + b, second).mul_add(x.scale[b], strand)
+        }
+        Scales::Folded => {
+            // Integers below 2^24: exact.
+            let block = (scaled(b, first) + scaled(8 + b, second)) * weight.scale[b];
+            block.mul_add(x.scale[b], strand)
+        }
     };
-    strand = block.mul_add(x.scale[b], strand);
     match S::MINIMA {
         Minima::None => strand,
         Minima::Blocks => weight.min[b].mul_add(x.sum[b], strand),

@@ -1,0 +1,395 @@
+//! AVX-512 with VNNI.
+//!
+//! `vpdpbusd` multiplies 64 unsigned codes with 64 signed activations and adds groups of four to 16
+//! lanes. Weights are the unsigned operand, so their offset of 128 is taken away by the
+//! activations' sums: from the sum (dot), or by starting the accumulator there, which is free
+//! (tile).
+//!
+//! The tile kernel keeps 32 rows x 6 tokens: two vectors of weights are used six times each, and a
+//! broadcast load of four activations twice, so that two products start in every cycle while
+//! loads (8 for 12 products) run beside them. 12 accumulators cover the latency of 5 cycles.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::super::SUPER;
+use super::super::activations::{A32Token, SuperSums};
+use super::super::codes::{
+    CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row, unpack_some,
+};
+use super::panel::{self, PANEL_ROWS, Panel};
+use super::tiles::{TILE_TOKENS, Tile, Tiles};
+use super::{Blocked, Kernels, RowSums};
+
+/// The kernels of a type. The CPU must have AVX-512.
+pub(super) fn kernels<T: Codes>() -> Kernels {
+    // SAFETY (of all four): `super::kernels` asserts that the CPU has AVX-512.
+    Kernels {
+        unpack: |bytes, row| unsafe { unpack::<T>(bytes, row) },
+        dot: |row, x| unsafe { dot::<T::Shape>(row, x) },
+        blocked: Some(Blocked {
+            pack: |bytes, row_bytes, panel| unsafe { pack::<T>(bytes, row_bytes, panel) },
+            tile: |panel, tiles, i, strands, sums| unsafe {
+                tile_of_any_width::<T::Shape>(panel, tiles, i, strands, sums)
+            },
+        }),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn unpack<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
+    unpack_row::<T>(bytes, row);
+}
+
+/// The product of an unpacked row and a token.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn dot<S: Shape>(row: &CodeRow, x: A32Token<'_>) -> f32 {
+    let mut strands = _mm256_setzero_ps();
+    let weights = row.codes.as_chunks::<SUPER>().0.iter().zip(&row.scales);
+    let activations = x.codes.as_chunks::<SUPER>().0.iter().zip(x.blocks);
+    for ((codes, scales), (x, sums)) in weights.zip(activations) {
+        let halves = halves(codes, x, sums);
+        strands = add_super::<S>(halves, scales, sums, strands);
+    }
+    let mut lanes = [0.0f32; 8];
+    // SAFETY: eight values are writable.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), strands) };
+    lanes.iter().sum()
+}
+
+/// The sums of every 16 products of a superblock: first halves of the blocks, then second ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn halves(codes: &[u8; SUPER], x: &[i8; SUPER], sums: &SuperSums) -> __m512i {
+    let product = |i: usize| {
+        // SAFETY: 64 bytes from 64 * i are readable, since i < 4.
+        let (w, x) = unsafe {
+            (
+                _mm512_loadu_si512(codes.as_ptr().add(64 * i).cast()),
+                _mm512_loadu_si512(x.as_ptr().add(64 * i).cast()),
+            )
+        };
+        _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x)
+    };
+    let add_pairs =
+        |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    // Four lanes make 16 values: add them across, as in a transposition.
+    let low = add_pairs(product(0), product(1));
+    let high = add_pairs(product(2), product(3));
+    let all = _mm512_add_epi32(
+        _mm512_unpacklo_epi64(low, high),
+        _mm512_unpackhi_epi64(low, high),
+    );
+    // Lane 4 * q + v now holds quarter q of vector v: half q % 2 of block 2 * v + q / 2.
+    let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    let all = _mm512_permutexvar_epi32(order, all);
+    // SAFETY: sixteen values are readable.
+    let zero = unsafe { _mm512_loadu_si512(sums.zero.as_ptr().cast()) };
+    _mm512_add_epi32(all, zero)
+}
+
+/// Adds eight blocks to the strands; the same operations as in the portable kernel.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_super<S: Shape>(
+    halves: __m512i,
+    weight: &SuperScales,
+    x: &SuperSums,
+    mut strands: __m256,
+) -> __m256 {
+    // SAFETY: the fields hold as many values as are read.
+    let (scale, x_scale, half, half_min, x_sum, x_half_sum) = unsafe {
+        (
+            _mm256_loadu_ps(weight.scale.as_ptr()),
+            _mm256_loadu_ps(x.scale.as_ptr()),
+            _mm512_loadu_ps(weight.half.as_ptr()),
+            _mm512_loadu_ps(weight.min.as_ptr()),
+            _mm256_loadu_ps(x.sum.as_ptr()),
+            _mm512_loadu_ps(x.half_sum.as_ptr()),
+        )
+    };
+    let upper = |v| _mm512_extractf32x8_ps::<1>(v);
+    let lower = |v| _mm512_castps512_ps256(v);
+    match S::SCALES {
+        Scales::Blocks => {
+            let sum = _mm256_add_epi32(
+                _mm512_castsi512_si256(halves),
+                _mm512_extracti64x4_epi64::<1>(halves),
+            );
+            let block = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+            strands = _mm256_fmadd_ps(block, x_scale, strands);
+        }
+        Scales::Halves => {
+            let values = _mm512_mul_ps(_mm512_cvtepi32_ps(halves), half);
+            strands = _mm256_fmadd_ps(lower(values), x_scale, strands);
+            strands = _mm256_fmadd_ps(upper(values), x_scale, strands);
+        }
+        Scales::Folded => {
+            // Integers below 2^24: the sum is exact in any order.
+            let values = _mm512_mul_ps(_mm512_cvtepi32_ps(halves), half);
+            let sum = _mm256_add_ps(lower(values), upper(values));
+            strands = _mm256_fmadd_ps(_mm256_mul_ps(sum, scale), x_scale, strands);
+        }
+    }
+    match S::MINIMA {
+        Minima::None => strands,
+        Minima::Blocks => _mm256_fmadd_ps(lower(half_min), x_sum, strands),
+        Minima::Halves => {
+            strands = _mm256_fmadd_ps(lower(half_min), lower(x_half_sum), strands);
+            _mm256_fmadd_ps(upper(half_min), upper(x_half_sum), strands)
+        }
+    }
+}
+
+/// Unpacks at most 32 rows and interleaves them.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
+    let supers = row_bytes.div_ceil(T::BYTES);
+    panel.resize::<T::Shape>(supers);
+    let scale_lines = panel::scales::<T::Shape>();
+    let minimum_lines = panel::minima::<T::Shape>();
+    let mut rows = Box::new([[0u8; SUPER]; 16]);
+    let mut scales = SuperScales::ZERO;
+    for upper in 0..2 {
+        for s in 0..supers {
+            for r in 0..16 {
+                let start = (16 * upper + r) * row_bytes;
+                if start >= bytes.len() {
+                    // Rows that do not exist: any codes will do, nobody reads their sums.
+                    break;
+                }
+                let row = &bytes[start..start + row_bytes];
+                let rest = &row[s * T::BYTES..];
+                unpack_some::<T>(rest, &mut rows[r], &mut scales);
+                if T::Shape::SCALES == Scales::Folded {
+                    fold(&mut rows[r], &scales.half);
+                }
+                for b in 0..8 {
+                    let block = b * supers + s;
+                    if T::Shape::SCALES == Scales::Halves {
+                        panel.scales[2 * block][upper].0[r] = scales.half[b];
+                        panel.scales[2 * block + 1][upper].0[r] = scales.half[8 + b];
+                    } else {
+                        panel.scales[block * scale_lines][upper].0[r] = scales.scale[b];
+                    }
+                    for half in 0..minimum_lines {
+                        panel.minima[block * minimum_lines + half][upper].0[r] =
+                            scales.min[8 * half + b];
+                    }
+                }
+            }
+            for quarter in 0..4 {
+                let lines = transpose(&rows, quarter);
+                for (g, line) in lines.into_iter().enumerate() {
+                    let block = (2 * quarter + g / 8) * supers + s;
+                    let place = &mut panel.codes[block][g % 8 * 2 + upper];
+                    // SAFETY: the place is a line of 64 bytes.
+                    unsafe { _mm512_storeu_si512(place.0.as_mut_ptr().cast(), line) };
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies the signed codes of every 16 values with their integer scale.
+#[inline(always)]
+fn fold(codes: &mut [u8; SUPER], half: &[f32; 16]) {
+    for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let scale = half[j / 2 + j % 2 * 8] as i32 as i8;
+        for code in codes {
+            *code = ((*code ^ 0x80) as i8).wrapping_mul(scale) as u8 ^ 0x80;
+        }
+    }
+}
+
+/// Quarter `quarter` of 16 rows of 256 bytes as 16 lines: of each four values, those of all rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn transpose(rows: &[[u8; SUPER]; 16], quarter: usize) -> [__m512i; 16] {
+    // SAFETY: 64 bytes from 64 * quarter are readable in each row, since quarter < 4.
+    let mut v: [__m512i; 16] = std::array::from_fn(|r| unsafe {
+        _mm512_loadu_si512(rows[r][64 * quarter..][..64].as_ptr().cast())
+    });
+    transpose_16x16(&mut v);
+    v
+}
+
+/// Transposes 16 x 16 lanes of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(in super::super) fn transpose_16x16(v: &mut [__m512i; 16]) {
+    let mut t = *v;
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    // Now by pairs of rows; then by fours: t[4i + c] holds column c (mod 4) of rows 4i..4i+4.
+    for i in 0..4 {
+        let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
+        t[4 * i] = _mm512_unpacklo_epi64(a, c);
+        t[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
+        t[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
+        t[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    // 128-bit lanes: lane q of t[4i + c] is column 4q + c of rows 4i..4i+4.
+    for c in 0..4 {
+        let [a, b, x, y] = [t[c], t[4 + c], t[8 + c], t[12 + c]];
+        let low = (
+            _mm512_shuffle_i32x4::<0x88>(a, b),
+            _mm512_shuffle_i32x4::<0x88>(x, y),
+        );
+        let high = (
+            _mm512_shuffle_i32x4::<0xDD>(a, b),
+            _mm512_shuffle_i32x4::<0xDD>(x, y),
+        );
+        v[c] = _mm512_shuffle_i32x4::<0x88>(low.0, low.1);
+        v[8 + c] = _mm512_shuffle_i32x4::<0xDD>(low.0, low.1);
+        v[4 + c] = _mm512_shuffle_i32x4::<0x88>(high.0, high.1);
+        v[12 + c] = _mm512_shuffle_i32x4::<0xDD>(high.0, high.1);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tile_of_any_width<S: Shape>(
+    panel: &Panel,
+    tiles: &Tiles,
+    i: usize,
+    strands: Range<usize>,
+    sums: &mut [RowSums],
+) {
+    let x = tiles.tile(i);
+    match x.tokens {
+        1 => tile::<S, 1>(panel, x, strands, sums),
+        2 => tile::<S, 2>(panel, x, strands, sums),
+        3 => tile::<S, 3>(panel, x, strands, sums),
+        4 => tile::<S, 4>(panel, x, strands, sums),
+        5 => tile::<S, 5>(panel, x, strands, sums),
+        n => {
+            assert_eq!(n, TILE_TOKENS);
+            tile::<S, TILE_TOKENS>(panel, x, strands, sums);
+        }
+    }
+}
+
+/// Adds some strands of the products of 32 rows and `N` tokens to their sums.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tile<S: Shape, const N: usize>(
+    panel: &Panel,
+    x: &Tile,
+    strands: Range<usize>,
+    sums: &mut [RowSums],
+) {
+    let supers = panel.supers;
+    let blocks = strands.start * supers..strands.end * supers;
+    // Everything below indexes these with blocks of the range, and tokens below N.
+    assert!(x.tokens == N && sums.len() == N && strands.end <= 8);
+    assert!(panel.codes.len() >= blocks.end && x.codes.len() >= blocks.end * 8 * N);
+    assert!(panel.scales.len() >= blocks.end * panel::scales::<S>());
+    assert!(panel.minima.len() >= blocks.end * panel::minima::<S>());
+    assert!(x.zero.len() >= blocks.end * N && x.half_zero.len() >= blocks.end * 2 * N);
+    assert!(x.scale.len() >= blocks.end * N);
+    assert!(x.sum.len() >= blocks.end * N && x.half_sum.len() >= blocks.end * 2 * N);
+
+    for strand in strands {
+        let mut acc = [[_mm512_setzero_ps(); N]; 2];
+        for block in strand * supers..(strand + 1) * supers {
+            // SAFETY: all places are inside the slices checked above.
+            unsafe {
+                let codes: *const __m512i = panel.codes.as_ptr().add(block).cast();
+                let x_codes: *const i32 = x.codes.as_ptr().add(block * 8 * N).cast();
+                let x_scale = x.scale.as_ptr().add(block * N);
+                if let Scales::Halves = S::SCALES {
+                    for half in 0..2 {
+                        let zero = x.half_zero.as_ptr().add((2 * block + half) * N);
+                        let dots =
+                            products::<N, 4>(codes.add(8 * half), x_codes.add(4 * half * N), zero);
+                        let scale = panel.scales.as_ptr().add(2 * block + half).cast();
+                        add_scaled(&mut acc, dots, scale, x_scale);
+                    }
+                } else {
+                    let dots = products::<N, 8>(codes, x_codes, x.zero.as_ptr().add(block * N));
+                    let scale = panel.scales.as_ptr().add(block).cast();
+                    add_scaled(&mut acc, dots, scale, x_scale);
+                }
+                for half in 0..panel::minima::<S>() {
+                    let at = block * panel::minima::<S>() + half;
+                    let minimum: *const __m512 = panel.minima.as_ptr().add(at).cast();
+                    let x_sum = match S::MINIMA {
+                        Minima::Halves => x.half_sum.as_ptr().add(at * N),
+                        _ => x.sum.as_ptr().add(at * N),
+                    };
+                    for t in 0..N {
+                        let x = _mm512_set1_ps(*x_sum.add(t));
+                        for v in 0..2 {
+                            acc[v][t] = _mm512_fmadd_ps(*minimum.add(v), x, acc[v][t]);
+                        }
+                    }
+                }
+            }
+        }
+        for t in 0..N {
+            for v in 0..2 {
+                let sum = sums[t][16 * v..][..16].as_mut_ptr();
+                // SAFETY: sixteen values are readable and writable.
+                unsafe { _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), acc[v][t])) };
+            }
+        }
+    }
+}
+
+/// Integer products of 32 rows and `N` tokens over `G` groups of four values.
+///
+/// # Safety
+/// `2 * G` vectors, `G * N` groups of activations and `N` start values must be readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn products<const N: usize, const G: usize>(
+    codes: *const __m512i,
+    x: *const i32,
+    zero: *const i32,
+) -> [[__m512i; N]; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut dots = [[_mm512_setzero_si512(); N]; 2];
+        for t in 0..N {
+            dots[0][t] = _mm512_set1_epi32(*zero.add(t));
+            dots[1][t] = dots[0][t];
+        }
+        for g in 0..G {
+            let (w0, w1) = (*codes.add(2 * g), *codes.add(2 * g + 1));
+            for t in 0..N {
+                let x = _mm512_set1_epi32(*x.add(g * N + t));
+                dots[0][t] = _mm512_dpbusd_epi32(dots[0][t], w0, x);
+                dots[1][t] = _mm512_dpbusd_epi32(dots[1][t], w1, x);
+            }
+        }
+        dots
+    }
+}
+
+/// Adds integer products, scaled for rows and tokens.
+///
+/// # Safety
+/// Two vectors of row scales and `N` token scales must be readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn add_scaled<const N: usize>(
+    acc: &mut [[__m512; N]; 2],
+    dots: [[__m512i; N]; 2],
+    scale: *const __m512,
+    x_scale: *const f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for t in 0..N {
+            let x = _mm512_set1_ps(*x_scale.add(t));
+            for v in 0..2 {
+                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[v][t]), *scale.add(v));
+                acc[v][t] = _mm512_fmadd_ps(scaled, x, acc[v][t]);
+            }
+        }
+    }
+}
+
+const _: () = assert!(PANEL_ROWS == 32);
