@@ -62,6 +62,17 @@ impl Dense {
         }))
     }
 
+    /// Whether the activation gates another projection.
+    pub fn is_gated(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    /// With another activation than the architecture's.
+    pub fn with_activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
     /// With xIELU's parameters of the layer.
     pub fn with_xielu(mut self, xielu: XIelu) -> Self {
         self.xielu = xielu;

@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bstr::BString;
+use gristmill_quantize::importance::{Entry, Importance};
+
 use crate::matmul::{Activations, ExpertTokens};
 
 /// Sums of one weight tensor.
@@ -34,6 +37,23 @@ impl Collector {
     /// The sums by name of the weight tensor.
     pub fn sums(&self) -> &BTreeMap<Arc<str>, Sums> {
         &self.sums
+    }
+
+    /// The sums as an importance matrix; `chunks` chunks of `chunk_size` tokens were seen.
+    pub fn importance(&self, chunks: u32, chunk_size: u32) -> Importance {
+        let entries = self.sums.iter().map(|(name, sums)| {
+            let entry = Entry {
+                sums: sums.squares.iter().map(|&s| s as f32).collect(),
+                counts: sums.counts.clone(),
+            };
+            (BString::from(name.as_bytes()), entry)
+        });
+        Importance {
+            entries: entries.collect(),
+            datasets: Vec::new(),
+            chunks,
+            chunk_size: Some(chunk_size),
+        }
     }
 
     /// Adds what another collector has seen.

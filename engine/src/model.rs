@@ -13,7 +13,9 @@ use crate::layer::Layer;
 use crate::matmul::Matrix;
 use crate::parameters::Parameters;
 use crate::pool::Pool;
+use crate::pooling::{Classifier, Pooling};
 use crate::session::{Session, SessionOptions};
+use crate::t5::T5;
 use crate::weights::{Linear, Loader, NormWeights, missing};
 
 /// How a model is opened.
@@ -57,6 +59,8 @@ pub struct Model {
     pub(crate) per_layer: Option<PerLayer>,
     pub(crate) output_norm: Option<NormWeights>,
     pub(crate) output: Option<Linear>,
+    pub(crate) t5: Option<T5>,
+    pub(crate) classifier: Option<Classifier>,
     pub(crate) factors: RopeFactors,
     pub(crate) pool: Arc<Pool>,
 }
@@ -87,13 +91,19 @@ impl Model {
         let embedding = loader.table("token_embd.weight", width)?;
         let heads = parameters.layers.iter().map(|l| l.heads).max().unwrap_or(0);
         let bias = (parameters.alibi > 0.0).then(|| Arc::new(Bias::alibi(heads, parameters.alibi)));
-        let layers = (0..parameters.layers.len())
+        let t5 = T5::load(&loader, metadata, &parameters)?;
+        let count = if t5.is_some() {
+            0
+        } else {
+            parameters.layers.len()
+        };
+        let layers = (0..count)
             .map(|index| Layer::load(&loader, metadata, &parameters, index, bias.as_ref()))
             .collect::<Result<Vec<_>, _>>()?;
         let post_norm = layers.iter().any(Layer::ends_normalised);
         let output_norm = match loader.norm(row.output_norm, width)? {
             Some(norm) => Some(norm),
-            None if post_norm => None,
+            None if post_norm || t5.is_some() => None,
             None if row.norm == architecture::Norm::Layer => Some(loader.plain_norm()),
             None => return Err(missing(&format!("{}.weight", row.output_norm))),
         };
@@ -114,6 +124,8 @@ impl Model {
             per_layer: PerLayer::load(&loader, metadata, &parameters)?,
             output_norm,
             output: loader.linear("output", width)?,
+            t5,
+            classifier: Classifier::load(&loader, width)?,
             factors: RopeFactors {
                 always: loader.values("rope_freqs.weight")?,
                 long: loader.values("rope_factors_long.weight")?,
@@ -160,13 +172,22 @@ impl Model {
 
     /// Whether it predicts tokens; encoders give hidden states only.
     pub fn predicts(&self) -> bool {
-        let causal = |l: &crate::parameters::LayerParameters| {
-            !matches!(
-                l.mask,
-                crate::parameters::Mask::Full | crate::parameters::Mask::Symmetric(_)
-            )
-        };
-        self.output.is_some() || self.parameters.layers.iter().all(causal)
+        match &self.t5 {
+            Some(t5) => t5.decodes(),
+            None => {
+                self.output.is_some() || self.parameters.layers.iter().all(|l| l.mask.is_causal())
+            }
+        }
+    }
+
+    /// Whether an input must be encoded ([`Session::encode`]) before tokens are predicted.
+    pub fn encodes(&self) -> bool {
+        self.t5.as_ref().is_some_and(T5::decodes)
+    }
+
+    /// How the model's hidden states make one embedding, as its file says.
+    pub fn pooling(&self) -> Pooling {
+        self.parameters.pooling
     }
 
     /// The matrix that gives logits.

@@ -7,6 +7,7 @@ use crate::architecture::{
     Switch, WindowKind, WindowLayers,
 };
 use crate::error::Error;
+use crate::pooling::Pooling;
 
 /// No key may ask for more of anything than this.
 const LIMIT: u64 = 1 << 31;
@@ -152,6 +153,11 @@ pub(crate) enum Mask {
 }
 
 impl Mask {
+    /// Whether later positions are hidden.
+    pub fn is_causal(self) -> bool {
+        !matches!(self, Self::Full | Self::Symmetric(_))
+    }
+
     /// The keys that a query at `position` sees, of `keys` in all.
     pub fn visible(self, position: usize, keys: usize) -> std::ops::Range<usize> {
         let until = (position + 1).min(keys);
@@ -227,7 +233,7 @@ pub(crate) struct Parameters {
     pub logit_scale: f32,
     pub logit_softcap: f32,
     pub parallel: bool,
-    pub pooling: usize,
+    pub pooling: Pooling,
 }
 
 impl Parameters {
@@ -289,8 +295,11 @@ impl Parameters {
             None => keys.float(second)?.unwrap_or(1e-5),
         };
         let pooling = match keys.count("pooling_type")? {
-            Some(kind) => kind,
-            None => keys.count("classifier.pooling_type")?.unwrap_or(0),
+            Some(1) => Pooling::Mean,
+            Some(2) => Pooling::Cls,
+            Some(3) => Pooling::Last,
+            Some(4) => Pooling::Rank,
+            _ => Pooling::None,
         };
         let temperature = match keys.float("attention.temperature_scale")? {
             Some(scale) if scale != 0.0 => {

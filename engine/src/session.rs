@@ -13,7 +13,9 @@ use crate::matmul::{Activations, Compute};
 use crate::model::Model;
 use crate::ops;
 use crate::pass::{Pass, Scratch, Span};
+use crate::pooling::Pooling;
 use crate::rope::RopeTable;
+use crate::t5::DecoderMemory;
 
 /// How a session computes and how much it holds.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub struct Session<'m> {
     memories: Vec<Memory>,
     /// Tokens each sequence holds.
     lengths: Vec<usize>,
+    decoder: DecoderMemory,
+    kv_type: KvType,
     collector: Option<Collector>,
     scratch: Scratch,
 }
@@ -89,6 +93,11 @@ impl<'m> Session<'m> {
             compute: Compute::new(Isa::detect()?, exact, Arc::clone(&model.pool)),
             memories: memories.collect(),
             lengths: vec![0; sequences],
+            decoder: match &model.t5 {
+                Some(t5) => t5.memory(kv_type, context, sequences),
+                None => DecoderMemory::default(),
+            },
+            kv_type,
             collector: collect.then(Collector::new),
             scratch: Scratch::default(),
         })
@@ -122,6 +131,7 @@ impl<'m> Session<'m> {
     /// Forgets what all sequences have seen.
     pub fn reset(&mut self) {
         self.lengths.fill(0);
+        self.decoder.clear();
         for memory in &mut self.memories {
             memory
                 .states
@@ -145,16 +155,93 @@ impl<'m> Session<'m> {
     /// token is not in the vocabulary. The session is unchanged then.
     pub fn forward(&mut self, batch: &[&[u32]]) -> Result<Vec<f32>, Error> {
         let spans = self.check(batch)?;
+        let hidden = self.run(batch, spans, |session, mut pass, tokens| {
+            let model = session.model;
+            let width = model.width();
+            let mut x = embed(model, &mut pass, tokens)?;
+            if let Some(t5) = &model.t5 {
+                if t5.decodes() {
+                    t5.decode(&mut pass, &mut x, width, session.decoder)?;
+                } else {
+                    t5.encode(&mut pass, &mut x, width, session.sequences);
+                }
+                return Ok(x);
+            }
+            if let Some(per_layer) = &model.per_layer {
+                per_layer.forward(model, &mut pass, tokens, &mut x, session.memories);
+            } else {
+                for (index, layer) in model.layers.iter().enumerate() {
+                    layer.forward(&mut pass, &mut x, width, session.memories, index);
+                }
+            }
+            pass.normalise(model.output_norm.as_ref(), &mut x, width);
+            Ok(x)
+        })?;
+        for (length, tokens) in self.lengths.iter_mut().zip(batch) {
+            *length += tokens.len();
+        }
+        Ok(hidden)
+    }
+
+    /// Encodes the whole input of sequence `i`, `batch[i]`, for the decoder of an encoder-decoder
+    /// model, and gives the encoder's states. What sequences held before is forgotten.
+    ///
+    /// # Errors
+    /// If the model has no encoder beside its decoder, and as [`Session::forward`].
+    pub fn encode(&mut self, batch: &[&[u32]]) -> Result<Vec<f32>, Error> {
         let model = self.model;
-        let width = model.width();
+        let Some(t5) = model.t5.as_ref().filter(|t5| t5.decodes()) else {
+            let problem = format!("a {} model does not encode an input", model.architecture());
+            return Err(Error::Usage(problem));
+        };
+        self.reset();
+        let spans = self.check(batch)?;
+        let kv_type = self.kv_type;
+        self.run(batch, spans, |session, mut pass, tokens| {
+            let (width, sequences) = (model.width(), session.sequences);
+            let mut x = embed(model, &mut pass, tokens)?;
+            t5.encode(&mut pass, &mut x, width, sequences);
+            t5.remember(&mut pass, &x, width, session.decoder, kv_type, sequences);
+            Ok(x)
+        })
+    }
+
+    /// One embedding for each sequence of a batch, from its hidden states ([`Session::forward`]).
+    ///
+    /// # Errors
+    /// If `pooling` is [`Pooling::Rank`] and the model has no classifier.
+    pub fn pool(
+        &self,
+        batch: &[&[u32]],
+        hidden: &[f32],
+        pooling: Pooling,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let width = self.model.width();
+        let mut rest = hidden;
+        let mut pooled = Vec::new();
+        for tokens in batch.iter().filter(|tokens| !tokens.is_empty()) {
+            let (states, tail) = rest.split_at(tokens.len() * width);
+            rest = tail;
+            pooled.push(pooling.apply(self.model, &self.compute, states)?);
+        }
+        Ok(pooled)
+    }
+
+    fn run(
+        &mut self,
+        batch: &[&[u32]],
+        spans: Vec<Span>,
+        steps: impl FnOnce(State<'_, 'm>, Pass<'_>, &[u32]) -> Result<Vec<f32>, Error>,
+    ) -> Result<Vec<f32>, Error> {
+        let model = self.model;
         let tokens: Vec<u32> = batch.concat();
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
         let positions: Vec<usize> = spans
             .iter()
             .flat_map(|s| s.start..s.start + s.count)
             .collect();
-        if tokens.is_empty() {
-            return Ok(Vec::new());
-        }
         let parameters = &model.parameters;
         let factors = model
             .factors
@@ -163,7 +250,7 @@ impl<'m> Session<'m> {
             let rope = &parameters.ropes[kind];
             RopeTable::new(rope, factors.filter(|_| rope.factors), &positions)
         });
-        let mut pass = Pass {
+        let pass = Pass {
             compute: &self.compute,
             collector: self.collector.as_mut(),
             scratch: &mut self.scratch,
@@ -171,19 +258,13 @@ impl<'m> Session<'m> {
             positions,
             ropes,
         };
-        let mut x = embed(model, &mut pass, &tokens)?;
-        if let Some(per_layer) = &model.per_layer {
-            per_layer.forward(model, &mut pass, &tokens, &mut x, &mut self.memories);
-        } else {
-            for (index, layer) in model.layers.iter().enumerate() {
-                layer.forward(&mut pass, &mut x, width, &mut self.memories, index);
-            }
-        }
-        pass.normalise(model.output_norm.as_ref(), &mut x, width);
-        for (length, tokens) in self.lengths.iter_mut().zip(batch) {
-            *length += tokens.len();
-        }
-        Ok(x)
+        let state = State {
+            model,
+            sequences: self.lengths.len(),
+            memories: &mut self.memories,
+            decoder: &mut self.decoder,
+        };
+        steps(state, pass, &tokens)
     }
 
     fn check(&self, batch: &[&[u32]]) -> Result<Vec<Span>, Error> {
@@ -243,6 +324,14 @@ impl<'m> Session<'m> {
         head.logits(0..vocabulary, &mut out);
         out
     }
+}
+
+/// The parts of a session that layers change.
+struct State<'s, 'm> {
+    model: &'m Model,
+    sequences: usize,
+    memories: &'s mut [Memory],
+    decoder: &'s mut DecoderMemory,
 }
 
 /// Hidden states whose logits are computed in parts of the vocabulary.

@@ -38,6 +38,17 @@ impl Geometry {
     /// Attention of all tokens: `queries` is token × head × key length, the result token × head ×
     /// value length. `caches` holds sequence × KV head.
     pub fn attend(&self, pass: &mut Pass<'_>, caches: &[HeadCache], queries: &[f32]) -> Vec<f32> {
+        self.attend_to(pass, caches, queries, None)
+    }
+
+    /// As [`Geometry::attend`], to `keys[sequence]` keys instead of the sequence's own.
+    fn attend_to(
+        &self,
+        pass: &mut Pass<'_>,
+        caches: &[HeadCache],
+        queries: &[f32],
+        keys: Option<&[usize]>,
+    ) -> Vec<f32> {
         let Self {
             heads,
             kv_heads,
@@ -80,7 +91,9 @@ impl Geometry {
                 let mut list = Vec::with_capacity(rows);
                 for t in 0..*count {
                     let position = span.start + *first + t;
-                    let visible = self.mask.visible(position, span.start + span.count);
+                    let own = span.start + span.count;
+                    let keys = keys.map_or(own, |keys| keys[span.sequence]);
+                    let visible = self.mask.visible(position, keys);
                     for g in 0..group {
                         let (head, visible) = (kv * group + g, visible.clone());
                         list.push(Row {
@@ -443,6 +456,52 @@ impl Attention {
         let out = pass.multiply(&self.output, &mixed);
         pass.recycle(mixed);
         out
+    }
+
+    /// The block's output where keys and values are already in the caches: `keys[sequence]` of
+    /// them.
+    pub fn forward_cross(
+        &self,
+        pass: &mut Pass<'_>,
+        input: &Activations,
+        caches: &[HeadCache],
+        keys: &[usize],
+    ) -> Vec<f32> {
+        let (Projections::Fused(q) | Projections::Separate { q, .. }) = &self.projections;
+        let products = pass.multiply(q, input);
+        let columns = Columns {
+            values: &products,
+            stride: products.len() / input.tokens(),
+            offset: 0,
+        };
+        let queries = self.queries(pass, columns);
+        pass.scratch.give(products);
+        let mixed = self.geometry.attend_to(pass, caches, &queries, Some(keys));
+        pass.scratch.give(queries);
+        let width = self.geometry.heads * self.geometry.value_length;
+        let mixed = Activations::new(input.tokens(), width, mixed);
+        let out = pass.multiply(&self.output, &mixed);
+        pass.recycle(mixed);
+        out
+    }
+
+    /// The projections to keys and values, where they are separate.
+    pub fn key_value(&self) -> Option<(&Linear, &Linear)> {
+        match &self.projections {
+            Projections::Separate { k, v, .. } => k.as_ref().zip(v.as_ref()),
+            Projections::Fused(_) => None,
+        }
+    }
+
+    /// What happens to scores, and its sizes.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// KV heads, key length and value length.
+    pub fn cache_shape(&self) -> (usize, usize, usize) {
+        let g = &self.geometry;
+        (g.kv_heads, g.key_length, g.value_length)
     }
 
     /// Normalised, rotated and scaled queries: token × head × key length.
