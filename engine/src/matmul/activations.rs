@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::integer::Tiles;
-use super::{BLOCK, SUPER};
+use super::{BLOCK, SUPER, float};
 use crate::pool::Pool;
 
 /// The input of matrix products: `tokens` vectors of `cols` values, token after token.
@@ -17,6 +17,7 @@ pub struct Activations {
     values: Vec<f32>,
     a32: OnceLock<A32>,
     tiles: OnceLock<Tiles>,
+    float_tiles: OnceLock<float::Tiles>,
 }
 
 impl Activations {
@@ -39,6 +40,7 @@ impl Activations {
     pub fn reset(&mut self, tokens: usize, cols: usize) -> &mut [f32] {
         self.a32 = OnceLock::new();
         self.tiles = OnceLock::new();
+        self.float_tiles = OnceLock::new();
         self.tokens = tokens;
         self.cols = cols;
         self.values.resize(tokens * cols, 0.0);
@@ -82,6 +84,12 @@ impl Activations {
     pub(super) fn tiles(&self, pool: &Pool) -> &Tiles {
         self.tiles
             .get_or_init(|| Tiles::new(self.a32(pool), self.tokens, |t| t, pool))
+    }
+
+    /// All tokens in f32 tiles, made on first use.
+    pub(super) fn float_tiles(&self, pool: &Pool) -> &float::Tiles {
+        self.float_tiles
+            .get_or_init(|| float::Tiles::new(self, self.tokens, |t| t, pool))
     }
 }
 

@@ -4,14 +4,15 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
+use gristmill_gguf::TensorType;
 use gristmill_quantize::Isa;
 use gristmill_quantize::types::decode_on;
 
 use super::activations::Activations;
 use super::codes::CodeRow;
-use super::integer::{PANEL_ROWS, Panel, RowSums, Tiles};
+use super::float::Stored;
 use super::matrix::Matrix;
-use super::{float, integer};
+use super::{BLOCK, PANEL_ROWS, RowSums, float, integer};
 use crate::pool::Pool;
 
 /// Tokens that were routed to one expert.
@@ -99,7 +100,8 @@ struct Scratch {
     codes: CodeRow,
     floats: Vec<f32>,
     out: Vec<f32>,
-    panels: Vec<Panel>,
+    integer_panels: Vec<integer::Panel>,
+    float_panels: Vec<float::Panel>,
     sums: Vec<RowSums>,
 }
 
@@ -107,10 +109,27 @@ struct Scratch {
 enum Input<'a> {
     /// Row by row, from the activations themselves.
     Rows,
-    /// By panels, from all tokens.
-    Tiles(&'a Tiles),
-    /// By panels, from some tokens.
-    OwnTiles(Tiles),
+    /// By panels of codes.
+    Integer(integer::Blocked, Tiles<'a, integer::Tiles>),
+    /// By panels of f32.
+    Float(float::Blocked, Tiles<'a, float::Tiles>),
+}
+
+/// Tiles of all tokens, which other products share, or of those routed to an expert.
+enum Tiles<'a, T> {
+    Shared(&'a T),
+    Own(T),
+}
+
+impl<T> std::ops::Deref for Tiles<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Tiles::Shared(tiles) => tiles,
+            Tiles::Own(tiles) => tiles,
+        }
+    }
 }
 
 thread_local! {
@@ -126,9 +145,9 @@ const SMALL: usize = 1 << 18;
 /// From this number of tokens on, interleaving rows pays.
 const BLOCKED_TOKENS: usize = 4;
 
-/// Blocks of a panel that are multiplied with all tiles before the next ones, so that they stay in
-/// the first-level cache where rows are long.
-const SLICE_BLOCKS: usize = 64;
+/// Bytes of a panel that are multiplied with all tiles before the next ones, so that they stay in a
+/// near cache where rows are long.
+const SLICE_BYTES: usize = 64 << 10;
 
 /// Panels that are multiplied with a tile while it is in the cache: more than one pays where all
 /// tiles together no longer fit the second-level cache.
@@ -233,12 +252,12 @@ impl Compute {
         assert_eq!(out.len(), rows.len() * matrix.cols(), "rows x columns");
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(matrix.cols())) {
             let row = row as usize;
-            self.decode_row(matrix, row, out);
+            self.decode_rows(matrix, row..row + 1, out);
         }
     }
 
-    fn decode_row(&self, matrix: &Matrix, row: usize, out: &mut [f32]) {
-        decode_on(self.isa, matrix.ty(), matrix.bytes(row..row + 1), out)
+    fn decode_rows(&self, matrix: &Matrix, rows: Range<usize>, out: &mut [f32]) {
+        decode_on(self.isa, matrix.ty(), matrix.bytes(rows), out)
             .expect("a matrix has whole rows of a type that decodes");
     }
 
@@ -257,7 +276,7 @@ impl Compute {
             let step = match input {
                 _ if product.tokens.len() == 0 => continue,
                 Input::Rows => (UNIT_BYTES / product.matrix.row_bytes()).max(16),
-                Input::Tiles(_) | Input::OwnTiles(_) => PANEL_ROWS * panel_group(x.cols()),
+                _ => PANEL_ROWS * panel_group(x.cols()),
             };
             for start in product.rows.clone().step_by(step) {
                 units.push((i, start..(start + step).min(product.rows.end)));
@@ -272,8 +291,12 @@ impl Compute {
             let product = &products[i];
             SCRATCH.with_borrow_mut(|scratch| match &inputs[i] {
                 Input::Rows => self.rows(product, rows, x, scratch),
-                Input::Tiles(tiles) => self.panels(product, rows, tiles, scratch),
-                Input::OwnTiles(tiles) => self.panels(product, rows, tiles, scratch),
+                Input::Integer(kernels, tiles) => {
+                    integer_panels(*kernels, product, rows, tiles, scratch)
+                }
+                Input::Float(kernels, tiles) => {
+                    self.float_panels(*kernels, product, rows, tiles, scratch)
+                }
             });
         };
         if work < SMALL {
@@ -284,83 +307,76 @@ impl Compute {
     }
 
     fn input<'x>(&self, product: &Product<'_>, x: &'x Activations) -> Input<'x> {
-        let Some(kernels) = self.integer(product.matrix) else {
-            return Input::Rows;
-        };
-        let a32 = x.a32(&self.pool);
-        if kernels.blocked.is_none() || product.tokens.len() < BLOCKED_TOKENS {
+        let pool = &self.pool;
+        let integer = self.integer(product.matrix);
+        if integer.is_some() {
+            x.a32(pool); // by all threads, not by the first unit
+        }
+        if product.tokens.len() < BLOCKED_TOKENS {
             return Input::Rows;
         }
-        match product.tokens {
-            Tokens::All(_) => Input::Tiles(x.tiles(&self.pool)),
-            Tokens::Some(list) => {
-                let token = |i: usize| list[i] as usize;
-                Input::OwnTiles(Tiles::new(a32, list.len(), token, &self.pool))
-            }
+        match (integer, float::kernels(self.isa).blocked) {
+            (
+                Some(integer::Kernels {
+                    blocked: Some(kernels),
+                    ..
+                }),
+                _,
+            ) => Input::Integer(
+                kernels,
+                match product.tokens {
+                    Tokens::All(_) => Tiles::Shared(x.tiles(pool)),
+                    Tokens::Some(list) => {
+                        let token = |i: usize| list[i] as usize;
+                        Tiles::Own(integer::Tiles::new(x.a32(pool), list.len(), token, pool))
+                    }
+                },
+            ),
+            (None, Some(kernels)) => Input::Float(
+                kernels,
+                match product.tokens {
+                    Tokens::All(_) => Tiles::Shared(x.float_tiles(pool)),
+                    Tokens::Some(list) => {
+                        let token = |i: usize| list[i] as usize;
+                        Tiles::Own(float::Tiles::new(x, list.len(), token, pool))
+                    }
+                },
+            ),
+            _ => Input::Rows,
         }
     }
 
-    /// Panels of 32 rows: each is packed once and multiplied with all tiles of tokens.
-    fn panels(
+    fn float_panels(
         &self,
+        kernels: float::Blocked,
         product: &Product<'_>,
         rows: Range<usize>,
-        tiles: &Tiles,
+        tiles: &float::Tiles,
         scratch: &mut Scratch,
     ) {
-        let Product {
-            matrix,
-            tokens,
-            out,
-            ..
-        } = product;
-        let Some(kernels) = self.integer(matrix).and_then(|k| k.blocked) else {
-            unreachable!("tiles are made only for these kernels");
+        let matrix = product.matrix;
+        let floats = &mut scratch.floats;
+        let pack = |panel: &mut float::Panel, rows: Range<usize>| {
+            floats.resize(rows.len() * matrix.cols(), 0.0);
+            self.decode_rows(matrix, rows, floats);
+            (kernels.pack)(floats, matrix.cols(), panel);
         };
-        let panels = rows.len().div_ceil(PANEL_ROWS);
-        if scratch.panels.len() < panels {
-            scratch.panels.resize_with(panels, Default::default);
-        }
-        for p in 0..panels {
-            let start = rows.start + p * PANEL_ROWS;
-            let end = (start + PANEL_ROWS).min(rows.end);
-            (kernels.pack)(
-                matrix.bytes(start..end),
-                matrix.row_bytes(),
-                &mut scratch.panels[p],
-            );
-        }
-        scratch.sums.clear();
-        scratch
-            .sums
-            .resize(panels * tokens.len(), [0.0; PANEL_ROWS]);
-        let slice = (SLICE_BLOCKS / tiles.supers().max(1)).clamp(1, 8);
-        for strand in (0..8).step_by(slice) {
-            let strands = strand..(strand + slice).min(8);
-            let mut sums = scratch.sums.as_mut_slice();
-            for tile in 0..tiles.len() {
-                for panel in &scratch.panels[..panels] {
-                    let own;
-                    (own, sums) = sums.split_at_mut(tiles.tokens(tile));
-                    (kernels.tile)(panel, tiles, tile, strands.clone(), own);
-                }
-            }
-        }
-        let first = rows.start - product.rows.start;
-        let mut sums = scratch.sums.iter();
-        let mut token = 0;
-        for tile in 0..tiles.len() {
-            for p in 0..panels {
-                let start = p * PANEL_ROWS;
-                let n = PANEL_ROWS.min(rows.len() - start);
-                for (t, sums) in sums.by_ref().take(tiles.tokens(tile)).enumerate() {
-                    let at = (token + t) * product.rows.len() + first + start;
-                    // SAFETY: units of a product have disjoint rows.
-                    unsafe { out.write(at, &sums[..n]) };
-                }
-            }
-            token += tiles.tokens(tile);
-        }
+        let panels = pack_panels(&mut scratch.float_panels, rows.clone(), pack);
+        let plan = Plan {
+            strands: float::STRANDS,
+            strand_bytes: panels[0].steps() * PANEL_ROWS * size_of::<f32>(),
+            tiles: (0..tiles.len()).map(|tile| tiles.tokens(tile)).collect(),
+        };
+        multiply_panels(
+            product,
+            rows,
+            &plan,
+            panels,
+            &mut scratch.sums,
+            |panel, tile, strands, sums| {
+                (kernels.tile)(panel, tiles, tile, strands, sums);
+            },
+        );
     }
 
     fn integer(&self, matrix: &Matrix) -> Option<integer::Kernels> {
@@ -396,9 +412,17 @@ impl Compute {
             let dot = float::kernels(self.isa).dot;
             scratch.floats.resize(matrix.cols(), 0.0);
             for (i, row) in rows.clone().enumerate() {
-                self.decode_row(matrix, row, &mut scratch.floats);
+                let (stored, row) = match matrix.ty() {
+                    TensorType::F32 => (Stored::F32, matrix.bytes(row..row + 1)),
+                    TensorType::F16 => (Stored::F16, matrix.bytes(row..row + 1)),
+                    TensorType::BF16 => (Stored::Bf16, matrix.bytes(row..row + 1)),
+                    _ => {
+                        self.decode_rows(matrix, row..row + 1, &mut scratch.floats);
+                        (Stored::F32, bytemuck::cast_slice(&scratch.floats))
+                    }
+                };
                 for t in 0..tokens.len() {
-                    scratch.out[t * n + i] = dot(&scratch.floats, x.token(tokens.get(t)));
+                    scratch.out[t * n + i] = dot(stored, row, x.token(tokens.get(t)));
                 }
             }
         }
@@ -407,6 +431,101 @@ impl Compute {
             // SAFETY: units of a product have disjoint rows.
             unsafe { out.write(t * product.rows.len() + first, values) };
         }
+    }
+}
+
+fn integer_panels(
+    kernels: integer::Blocked,
+    product: &Product<'_>,
+    rows: Range<usize>,
+    tiles: &integer::Tiles,
+    scratch: &mut Scratch,
+) {
+    let matrix = product.matrix;
+    let pack = |panel: &mut integer::Panel, rows: Range<usize>| {
+        (kernels.pack)(matrix.bytes(rows), matrix.row_bytes(), panel);
+    };
+    let panels = pack_panels(&mut scratch.integer_panels, rows.clone(), pack);
+    let plan = Plan {
+        strands: integer::STRANDS,
+        strand_bytes: tiles.supers() * BLOCK * PANEL_ROWS,
+        tiles: (0..tiles.len()).map(|tile| tiles.tokens(tile)).collect(),
+    };
+    multiply_panels(
+        product,
+        rows,
+        &plan,
+        panels,
+        &mut scratch.sums,
+        |panel, tile, strands, sums| {
+            (kernels.tile)(panel, tiles, tile, strands, sums);
+        },
+    );
+}
+
+/// Packs rows to panels of 32.
+fn pack_panels<P: Default>(
+    panels: &mut Vec<P>,
+    rows: Range<usize>,
+    mut pack: impl FnMut(&mut P, Range<usize>),
+) -> &[P] {
+    let n = rows.len().div_ceil(PANEL_ROWS);
+    if panels.len() < n {
+        panels.resize_with(n, P::default);
+    }
+    for (panel, start) in panels.iter_mut().zip(rows.clone().step_by(PANEL_ROWS)) {
+        pack(panel, start..(start + PANEL_ROWS).min(rows.end));
+    }
+    &panels[..n]
+}
+
+/// Sizes that [`multiply_panels`] goes by.
+struct Plan {
+    /// Strands of a sum.
+    strands: usize,
+    /// Bytes of a panel that belong to one strand.
+    strand_bytes: usize,
+    /// Tokens of each tile.
+    tiles: Vec<usize>,
+}
+
+/// Multiplies panels, which hold `rows`, with all tiles of tokens. `tile` adds some strands of the
+/// products of a panel and a tile to the sums of its tokens.
+fn multiply_panels<P>(
+    product: &Product<'_>,
+    rows: Range<usize>,
+    plan: &Plan,
+    panels: &[P],
+    sums: &mut Vec<RowSums>,
+    tile: impl Fn(&P, usize, Range<usize>, &mut [RowSums]),
+) {
+    sums.clear();
+    sums.resize(panels.len() * product.tokens.len(), [0.0; PANEL_ROWS]);
+    let slice = (SLICE_BYTES / plan.strand_bytes.max(1)).clamp(1, plan.strands);
+    for strand in (0..plan.strands).step_by(slice) {
+        let strands = strand..(strand + slice).min(plan.strands);
+        let mut sums = sums.as_mut_slice();
+        for (i, &tokens) in plan.tiles.iter().enumerate() {
+            for panel in panels {
+                let own;
+                (own, sums) = sums.split_at_mut(tokens);
+                tile(panel, i, strands.clone(), own);
+            }
+        }
+    }
+    let first = rows.start - product.rows.start;
+    let mut sums = sums.iter();
+    let mut token = 0;
+    for &tokens in &plan.tiles {
+        for start in (0..rows.len()).step_by(PANEL_ROWS) {
+            let n = PANEL_ROWS.min(rows.len() - start);
+            for (t, sums) in sums.by_ref().take(tokens).enumerate() {
+                let at = (token + t) * product.rows.len() + first + start;
+                // SAFETY: units of a product have disjoint rows.
+                unsafe { product.out.write(at, &sums[..n]) };
+            }
+        }
+        token += tokens;
     }
 }
 

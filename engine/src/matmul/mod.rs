@@ -21,6 +21,8 @@ mod codes;
 mod compute;
 mod float;
 mod integer;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod matrix;
 
 #[cfg(test)]
@@ -31,6 +33,12 @@ pub use compute::{Compute, ExpertTokens};
 pub use matrix::{Matrix, MatrixError};
 
 use gristmill_gguf::TensorType;
+
+/// Rows of a panel: weights that are multiplied with many tokens together.
+const PANEL_ROWS: usize = 32;
+
+/// Sums of a panel's rows for one token.
+type RowSums = [f32; PANEL_ROWS];
 
 /// Values of a superblock.
 const SUPER: usize = 256;

@@ -12,14 +12,15 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::SUPER;
 use super::super::activations::{A32Token, SuperSums};
 use super::super::codes::{
     CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row, unpack_some,
 };
-use super::panel::{self, PANEL_ROWS, Panel};
+use super::super::lanes::transpose_16x16;
+use super::super::{PANEL_ROWS, RowSums, SUPER};
+use super::panel::{self, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
-use super::{Blocked, Kernels, RowSums};
+use super::{Blocked, Kernels};
 
 /// The kernels of a type. The CPU must have AVX-512.
 pub(super) fn kernels<T: Codes>() -> Kernels {
@@ -212,41 +213,6 @@ fn transpose(rows: &[[u8; SUPER]; 16], quarter: usize) -> [__m512i; 16] {
     });
     transpose_16x16(&mut v);
     v
-}
-
-/// Transposes 16 x 16 lanes of 32 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(in super::super) fn transpose_16x16(v: &mut [__m512i; 16]) {
-    let mut t = *v;
-    for i in 0..8 {
-        t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-    }
-    // Now by pairs of rows; then by fours: t[4i + c] holds column c (mod 4) of rows 4i..4i+4.
-    for i in 0..4 {
-        let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
-        t[4 * i] = _mm512_unpacklo_epi64(a, c);
-        t[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
-        t[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
-        t[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
-    }
-    // 128-bit lanes: lane q of t[4i + c] is column 4q + c of rows 4i..4i+4.
-    for c in 0..4 {
-        let [a, b, x, y] = [t[c], t[4 + c], t[8 + c], t[12 + c]];
-        let low = (
-            _mm512_shuffle_i32x4::<0x88>(a, b),
-            _mm512_shuffle_i32x4::<0x88>(x, y),
-        );
-        let high = (
-            _mm512_shuffle_i32x4::<0xDD>(a, b),
-            _mm512_shuffle_i32x4::<0xDD>(x, y),
-        );
-        v[c] = _mm512_shuffle_i32x4::<0x88>(low.0, low.1);
-        v[8 + c] = _mm512_shuffle_i32x4::<0xDD>(low.0, low.1);
-        v[4 + c] = _mm512_shuffle_i32x4::<0x88>(high.0, high.1);
-        v[12 + c] = _mm512_shuffle_i32x4::<0xDD>(high.0, high.1);
-    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

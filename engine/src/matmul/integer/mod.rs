@@ -10,7 +10,7 @@ mod panel;
 mod portable;
 mod tiles;
 
-pub(super) use panel::{PANEL_ROWS, Panel};
+pub(super) use panel::Panel;
 pub(super) use tiles::Tiles;
 
 use std::ops::Range;
@@ -18,11 +18,12 @@ use std::ops::Range;
 use gristmill_gguf::TensorType;
 use gristmill_quantize::Isa;
 
+use super::RowSums;
 use super::activations::A32Token;
 use super::codes::{self, CodeRow, Codes};
 
-/// Sums of 32 rows for one token.
-pub(super) type RowSums = [f32; PANEL_ROWS];
+/// Sums of blocks whose indices are equal modulo this are formed apart, then added in order.
+pub(super) const STRANDS: usize = 8;
 
 /// The kernels of one type on one instruction set.
 #[derive(Clone, Copy)]
@@ -38,7 +39,7 @@ pub(super) struct Kernels {
 /// Kernels for many tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Blocked {
-    /// Unpacks at most [`PANEL_ROWS`] stored rows of the given length in bytes.
+    /// Unpacks at most 32 stored rows of the given length in bytes.
     pub pack: fn(&[u8], usize, &mut Panel),
     /// Adds some strands of the products of a panel and a tile of tokens to the sums of its tokens.
     pub tile: fn(&Panel, &Tiles, usize, Range<usize>, &mut [RowSums]),

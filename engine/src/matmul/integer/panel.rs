@@ -3,9 +3,6 @@
 use super::super::codes::{Minima, Scales, Shape};
 use bytemuck::{Pod, Zeroable};
 
-/// Rows of a panel.
-pub(in super::super) const PANEL_ROWS: usize = 32;
-
 /// A cache line of codes: four of each of 16 rows.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
