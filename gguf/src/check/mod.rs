@@ -1,7 +1,10 @@
 //! Findings about a file: what breaks the format's rules, what other programs refuse, what a
 //! model lacks, and what is wrong with its numbers.
 
+mod data;
+mod model;
 mod structure;
+mod vocabulary;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -207,10 +210,20 @@ pub fn check(path: &Path, level: Level) -> Result<Report, Error> {
         structure::check_part(part, number, parts.len(), &mut findings);
         report.findings.append(&mut findings.list);
     }
-    let _ = level;
-    match file::File::from_parts(parts) {
-        Ok(_) => {}
-        Err(error) => report.findings.push(finding_of(error)?),
+    let model = match file::File::from_parts(parts) {
+        Ok(model) => model,
+        Err(error) => {
+            report.findings.push(finding_of(error)?);
+            return Ok(report);
+        }
+    };
+    let mut findings = Findings::new(&model.parts()[0].path);
+    if level >= Level::Model {
+        model::check_model(&model, &mut findings);
     }
+    if level >= Level::Data {
+        data::check_data(&model, &mut findings);
+    }
+    report.findings.append(&mut findings.list);
     Ok(report)
 }

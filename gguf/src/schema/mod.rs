@@ -3,4 +3,6 @@
 
 pub mod keys;
 pub mod pretokenizer;
+pub mod required;
+pub mod sizes;
 pub mod tensors;

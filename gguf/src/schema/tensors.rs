@@ -64,14 +64,16 @@ pub struct Name<'a> {
     pub stem: String,
     /// The number of the layer (`blk.3.…`).
     pub layer: Option<u32>,
-    /// What follows the last dot where it is `weight`, `bias` or `scale`, else nothing.
+    /// What follows the last dot where it is `weight`, `bias` or a scale, else nothing.
     pub suffix: &'a str,
 }
 
 /// Takes a tensor's name apart: `blk.3.attn_q.weight` is stem `blk.{}.attn_q`, layer 3, `weight`.
 pub fn parse(name: &str) -> Name<'_> {
     let (rest, suffix) = match name.rsplit_once('.') {
-        Some((rest, suffix)) if matches!(suffix, "weight" | "bias" | "scale") => (rest, suffix),
+        Some((rest, suffix)) if matches!(suffix, "weight" | "bias" | "scale" | "input_scale") => {
+            (rest, suffix)
+        }
         _ => (name, ""),
     };
     let mut layer = None;
