@@ -42,7 +42,13 @@ impl TensorInfo {
     /// Bytes of the tensor's data, padding excluded; `None` if the rows are not whole blocks or the
     /// size overflows.
     pub fn bytes(&self) -> Option<u64> {
-        self.ty.row_bytes(self.row_len())?.checked_mul(self.rows())
+        let rows = self.rows();
+        if rows == 0 {
+            // The length of a row that is never stored may be anything.
+            let block = self.ty.layout().values as u64;
+            return self.row_len().is_multiple_of(block).then_some(0);
+        }
+        self.ty.row_bytes(self.row_len())?.checked_mul(rows)
     }
 
     /// Number of dimensions, not counting trailing ones.
