@@ -52,6 +52,7 @@ pub enum Preset {
     Q2_0,
 }
 
+#[derive(Clone, Copy)]
 struct Row {
     preset: Preset,
     name: &'static str,

@@ -21,7 +21,7 @@ pub struct Options {
     pub token_embedding_type: Option<TensorType>,
     /// Types for tensors whose name a pattern matches; the first that matches counts.
     pub tensor_types: Vec<TypePattern>,
-    /// Types of named tensors; they go before everything else and know no fallback.
+    /// Types of named tensors; they go before everything else.
     pub exact: Vec<(BString, TensorType)>,
     /// Layers to leave out; the others are numbered anew.
     pub prune_layers: Vec<u64>,
