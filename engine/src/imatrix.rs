@@ -10,6 +10,8 @@ use bstr::BString;
 use gristmill_quantize::importance::{Entry, Importance};
 
 use crate::matmul::{Activations, ExpertTokens};
+use crate::pool::Pool;
+use crate::weights::Stack;
 
 /// Sums of one weight tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,29 +84,39 @@ impl Collector {
         })
     }
 
-    /// The input of a plain product. Only weights of layers count, as llama-imatrix has it.
-    pub(crate) fn dense(&mut self, name: &Arc<str>, input: &Activations) {
-        self.part(name, 0, 1, input);
+    /// The input that products with these weights share. Only weights of layers count, as
+    /// llama-imatrix has it.
+    pub(crate) fn dense<'n>(
+        &mut self,
+        names: impl Iterator<Item = &'n Arc<str>>,
+        input: &Activations,
+        pool: &Pool,
+    ) {
+        let mut squares = Vec::new();
+        for name in names.filter(|name| name.starts_with("blk.")) {
+            if squares.is_empty() {
+                squares = column_squares(input, pool);
+            }
+            let sums = self.entry(name, input.cols(), 1, 1);
+            sums.counts[0] += input.tokens() as u64;
+            for (sum, more) in sums.squares.iter_mut().zip(&squares) {
+                *sum += more;
+            }
+        }
     }
 
-    /// The input of matrix `index` of `matrices` that share one count.
-    pub(crate) fn part(
-        &mut self,
-        name: &Arc<str>,
-        index: usize,
-        matrices: usize,
-        input: &Activations,
-    ) {
-        if !name.starts_with("blk.") {
+    /// The input of matrix `index` of a stack whose matrices share one count.
+    pub(crate) fn part(&mut self, stack: &Stack, index: usize, input: &Activations, pool: &Pool) {
+        if !stack.name.starts_with("blk.") {
             return;
         }
-        let sums = self.entry(name, input.cols(), matrices, 1);
+        let squares = column_squares(input, pool);
+        let sums = self.entry(&stack.name, input.cols(), stack.count, 1);
         if index == 0 {
             sums.counts[0] += input.tokens() as u64;
         }
-        let squares = &mut sums.squares[index * input.cols()..];
-        for token in 0..input.tokens() {
-            add_squares(squares, input.token(token));
+        for (sum, more) in sums.squares[index * input.cols()..].iter_mut().zip(squares) {
+            *sum += more;
         }
     }
 
@@ -123,6 +135,19 @@ impl Collector {
             add_squares(squares, input.token(token as usize));
         }
     }
+}
+
+/// Sums of squares of every column, over tokens in order.
+fn column_squares(input: &Activations, pool: &Pool) -> Vec<f64> {
+    /// Columns of a unit of work.
+    const COLUMNS: usize = 512;
+    let mut squares = vec![0f64; input.cols()];
+    pool.chunks(&mut squares, COLUMNS, |unit, squares| {
+        for token in 0..input.tokens() {
+            add_squares(squares, &input.token(token)[unit * COLUMNS..]);
+        }
+    });
+    squares
 }
 
 fn add_squares(sums: &mut [f64], values: &[f32]) {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gristmill_gguf::{File, Metadata, Source};
+use gristmill_quantize::Isa;
 
 use crate::architecture;
 use crate::attention::Bias;
@@ -202,6 +203,17 @@ impl Model {
     /// # Errors
     /// If `GRIST_CPU` cannot be followed or the options make no sense.
     pub fn session(&self, options: &SessionOptions) -> Result<Session<'_>, Error> {
-        Session::new(self, options)
+        self.session_on(Isa::detect()?, options)
+    }
+
+    /// [`Model::session`] on a given instruction set, which this CPU must have.
+    ///
+    /// # Errors
+    /// If the options make no sense.
+    ///
+    /// # Panics
+    /// If this CPU lacks the set.
+    pub fn session_on(&self, isa: Isa, options: &SessionOptions) -> Result<Session<'_>, Error> {
+        Session::new(self, isa, options)
     }
 }

@@ -133,9 +133,8 @@ impl Pass<'_> {
     ) -> Vec<Vec<f32>> {
         let linears: Vec<&Linear> = linears.into_iter().collect();
         if let Some(collector) = self.collector.as_deref_mut() {
-            for linear in &linears {
-                collector.dense(&linear.name, input);
-            }
+            let names = linears.iter().map(|linear| &linear.name);
+            collector.dense(names, input, self.compute.pool());
         }
         let sizes = linears.iter().map(|l| input.tokens() * l.weight.rows());
         let mut outs: Vec<Vec<f32>> = sizes.map(|len| self.scratch.take(len)).collect();
@@ -159,7 +158,7 @@ impl Pass<'_> {
     /// The product with one matrix of a stack whose matrices share a count of tokens.
     pub fn multiply_part(&mut self, stack: &Stack, index: usize, input: &Activations) -> Vec<f32> {
         if let Some(collector) = self.collector.as_deref_mut() {
-            collector.part(&stack.name, index, stack.count, input);
+            collector.part(stack, index, input, self.compute.pool());
         }
         let mut out = self.scratch.take(input.tokens() * stack.rows);
         let rows = index * stack.rows..(index + 1) * stack.rows;

@@ -60,7 +60,7 @@ pub struct Session<'m> {
 }
 
 impl<'m> Session<'m> {
-    pub(crate) fn new(model: &'m Model, options: &SessionOptions) -> Result<Self, Error> {
+    pub(crate) fn new(model: &'m Model, isa: Isa, options: &SessionOptions) -> Result<Self, Error> {
         let SessionOptions {
             context,
             sequences,
@@ -77,9 +77,10 @@ impl<'m> Session<'m> {
         let layers = model.layers.iter().enumerate();
         let memories = layers.map(|(index, layer)| Memory {
             heads: match layer.cache_shape() {
-                Some((heads, key, value)) if layer.cache == index => {
-                    vec![HeadCache::new(kv_type, context, key, value); sequences * heads]
-                }
+                // Made one by one: fresh zeros take no memory before they are written.
+                Some((heads, key, value)) if layer.cache == index => (0..sequences * heads)
+                    .map(|_| HeadCache::new(kv_type, context, key, value))
+                    .collect(),
                 _ => Vec::new(),
             },
             states: match &layer.recurrent {
@@ -90,7 +91,7 @@ impl<'m> Session<'m> {
         Ok(Self {
             model,
             context,
-            compute: Compute::new(Isa::detect()?, exact, Arc::clone(&model.pool)),
+            compute: Compute::new(isa, exact, Arc::clone(&model.pool)),
             memories: memories.collect(),
             lengths: vec![0; sequences],
             decoder: match &model.t5 {

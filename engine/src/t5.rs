@@ -211,7 +211,9 @@ impl T5 {
             value_length,
             ..
         } = self.layer;
-        vec![HeadCache::new(ty, context, key_length, value_length); sequences * kv_heads]
+        (0..sequences * kv_heads)
+            .map(|_| HeadCache::new(ty, context, key_length, value_length))
+            .collect()
     }
 
     /// The decoder's empty memory.
@@ -227,7 +229,6 @@ impl T5 {
     /// Runs the encoder on whole inputs; the result is normalised.
     pub fn encode(&self, pass: &mut Pass<'_>, x: &mut [f32], width: usize, sequences: usize) {
         let longest = pass.spans.iter().map(|s| s.count).max().unwrap_or(0);
-        // Of one pass only: no reason to round it.
         let mut own = self.caches(KvType::F32, longest, sequences);
         for block in &self.encoder {
             block.forward(pass, x, width, &mut own, None);
