@@ -22,10 +22,12 @@ pub(crate) fn nearest_magnitude<S: Simd>(simd: S, magnitudes: S::F, scale: f32) 
         (10.0, 4.0),
     ];
     let zero = simd.splat(0.0);
-    STEPS.iter().fold(zero, |sum, &(midpoint, step)| {
+    let mut sum = zero;
+    for (midpoint, step) in STEPS {
         let above = magnitudes.gt(simd.splat(midpoint * scale));
-        sum + simd.splat(step).select(above, zero)
-    })
+        sum = sum + simd.splat(step).select(above, zero);
+    }
+    sum
 }
 
 /// `Σ w·(|x| - scale·q)²` over values in lanes, `q` their nearest codes.

@@ -1,6 +1,6 @@
 //! ggml's search of a sub-block's scale and codebook points, sixteen sub-blocks in lanes.
 
-use super::neighbours::{digit_table, nearest, snap};
+use super::neighbours::{Choose, digit_table, nearest, snap};
 use super::points::{Code, Points};
 use super::reference_positive;
 use crate::simd::{Float, LANES, Mask, Simd, gather};
@@ -84,10 +84,14 @@ where
     let odd = simd.load(if BITS == 2 { &ODD_3 } else { &ODD_8 });
     let x: [S::F; N] = gather(simd, |lane| &blocks.values[lane]);
     let w: [S::F; N] = gather(simd, |lane| &blocks.weights[lane]);
-    let wx: [S::F; N] = std::array::from_fn(|i| w[i] * x[i]);
+    let mut wx = x;
+    let mut max = x[0];
+    for i in 0..N {
+        wx[i] = w[i] * x[i];
+        max = x[i].max(max);
+    }
     // Distances to neighbours are weighted by the roots, as ggml does.
     let roots = blocks.weights.map(|weights| weights.map(f32::sqrt));
-    let max = x[1..].iter().fold(x[0], |max, &x| x.max(max));
     let top = (2 * lattice.levels - 1) as f32;
 
     let mut kept = Found {
@@ -114,46 +118,31 @@ where
     }; G];
     let mut best = zero;
 
-    // The codes of a group for a scale and its inverse.
-    let choose = |group: usize, scale: &[f32; LANES], inverse: S::F, active: u16| {
-        let base = simd.splat(lattice.levels as f32);
-        let number = (0..D).rev().fold(zero, |number, i| {
-            let level = simd.splat(0.5) * (inverse * x[D * group + i] - simd.splat(1.0));
-            number * base + level.nearest(0, lattice.levels - 1)
-        });
-        snap(points, number, active, |lane, candidates| {
-            let table = odd * simd.splat(scale[lane]);
-            let targets = &blocks.values[lane].as_chunks::<D>().0[group];
-            let weights = &roots[lane].as_chunks::<D>().0[group];
-            nearest::<S, D, BITS>(simd, candidates, table, targets, weights).0
-        })
+    let search = Search::<S, N, D, BITS> {
+        simd,
+        points,
+        levels: lattice.levels,
+        blocks,
+        roots: &roots,
+        x: &x,
+        odd,
     };
-    let sums = |codes: &[[Code; LANES]; G]| {
-        let (mut sum_xq, mut sum_qq) = (zero, zero);
-        for (group, codes) in codes.iter().enumerate() {
-            let codes = simd.load_codes(codes);
-            for i in 0..D {
-                let q = simd.pick(odd, codes, BITS * i);
-                sum_xq = sum_xq + wx[D * group + i] * q;
-                sum_qq = sum_qq + w[D * group + i] * q * q;
-            }
-        }
-        (sum_xq, sum_qq)
-    };
-
     for step in -lattice.steps..=lattice.steps {
         let inverse = simd.splat(top + step as f32 * lattice.step) / reference;
         let this = (simd.splat(1.0) / inverse).to_array();
-        let chosen: [_; G] = std::array::from_fn(|group| choose(group, &this, inverse, active));
-        let codes = chosen.map(|(codes, _)| codes);
-        let (sum_xq, sum_qq) = sums(&codes);
+        let mut codes = [[0; LANES]; G];
+        let mut now_held = [0; G];
+        for group in 0..G {
+            (codes[group], now_held[group]) = search.choose(group, &this, inverse, active);
+        }
+        let (sum_xq, sum_qq) = sums::<S, N, G, D, BITS>(simd, odd, &wx, &w, &codes);
         let better = live & sum_qq.gt(zero) & (sum_xq * sum_xq).gt(best * sum_qq);
         let bits = better.bits();
         if bits != 0 {
             scale = (sum_xq / sum_qq).select(better, scale);
             best = (scale * sum_xq).select(better, best);
             for group in 0..G {
-                held[group] = held[group] & !bits | chosen[group].1 & bits;
+                held[group] = held[group] & !bits | now_held[group] & bits;
                 merge(&mut kept.codes[group], &codes[group], bits);
             }
         }
@@ -174,10 +163,10 @@ where
             } else {
                 again
             };
-            let (codes, _) = choose(group, &this, inverse, lanes);
+            let (codes, _) = search.choose(group, &this, inverse, lanes);
             merge(&mut kept.codes[group], &codes, lanes);
         }
-        let (sum_xq, sum_qq) = sums(&kept.codes);
+        let (sum_xq, sum_qq) = sums::<S, N, G, D, BITS>(simd, odd, &wx, &w, &kept.codes);
         let (sum_xq, sum_qq) = (sum_xq.to_array(), sum_qq.to_array());
         let mut scales = scale.to_array();
         for lane in 0..LANES {
@@ -201,5 +190,94 @@ fn merge(into: &mut [Code; LANES], from: &[Code; LANES], lanes: u16) {
         } else {
             into[lane]
         };
+    }
+}
+
+/// `Σwxq` and `Σwqq` of sub-blocks, `q` from codes.
+#[inline(always)]
+fn sums<S: Simd, const N: usize, const G: usize, const D: usize, const BITS: usize>(
+    simd: S,
+    table: S::F,
+    wx: &[S::F; N],
+    w: &[S::F; N],
+    codes: &[[Code; LANES]; G],
+) -> (S::F, S::F) {
+    let mut sum_xq = simd.splat(0.0);
+    let mut sum_qq = sum_xq;
+    for group in 0..G {
+        let codes = simd.load_codes(&codes[group]);
+        for i in 0..D {
+            let q = simd.pick(table, codes, BITS * i);
+            sum_xq = sum_xq + wx[D * group + i] * q;
+            sum_qq = sum_qq + w[D * group + i] * q * q;
+        }
+    }
+    (sum_xq, sum_qq)
+}
+
+/// What choosing codes needs.
+struct Search<'a, S: Simd, const N: usize, const D: usize, const BITS: usize> {
+    simd: S,
+    points: &'a Points,
+    levels: i32,
+    blocks: &'a SubBlocks<N>,
+    /// Square roots of the weights.
+    roots: &'a [[f32; N]; LANES],
+    x: &'a [S::F; N],
+    odd: S::F,
+}
+
+impl<S: Simd, const N: usize, const D: usize, const BITS: usize> Search<'_, S, N, D, BITS> {
+    /// The codes of a group for scales and their inverses, and the lanes whose levels are a point
+    /// of the codebook.
+    #[inline(always)]
+    fn choose(
+        &self,
+        group: usize,
+        scales: &[f32; LANES],
+        inverse: S::F,
+        active: u16,
+    ) -> ([Code; LANES], u16) {
+        let simd = self.simd;
+        let (base, half, one) = (
+            simd.splat(self.levels as f32),
+            simd.splat(0.5),
+            simd.splat(1.0),
+        );
+        let mut number = simd.splat(0.0);
+        for i in (0..D).rev() {
+            let level = half * (inverse * self.x[D * group + i] - one);
+            number = number * base + level.nearest(0, self.levels - 1);
+        }
+        snap(
+            self.points,
+            number,
+            active,
+            &Group {
+                search: self,
+                scales,
+                group,
+            },
+        )
+    }
+}
+
+/// Chooses neighbours for a group of every lane.
+struct Group<'a, S: Simd, const N: usize, const D: usize, const BITS: usize> {
+    search: &'a Search<'a, S, N, D, BITS>,
+    scales: &'a [f32; LANES],
+    group: usize,
+}
+
+impl<S: Simd, const N: usize, const D: usize, const BITS: usize> Choose
+    for Group<'_, S, N, D, BITS>
+{
+    #[inline(always)]
+    fn choose(&self, lane: usize, candidates: &[[Code; LANES]]) -> Code {
+        let search = self.search;
+        let table = search.odd * search.simd.splat(self.scales[lane]);
+        let targets = &search.blocks.values[lane].as_chunks::<D>().0[self.group];
+        let weights = &search.roots[lane].as_chunks::<D>().0[self.group];
+        nearest::<S, D, BITS>(search.simd, candidates, table, targets, weights).0
     }
 }

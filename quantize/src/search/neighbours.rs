@@ -18,15 +18,21 @@ pub(crate) const fn digit_table<const K: usize>(values: [f32; K]) -> [f32; LANES
     table
 }
 
+/// The choice among the neighbours of an absent point.
+pub(crate) trait Choose {
+    /// For the group in `lane`. Must be `#[inline(always)]`.
+    fn choose(&self, lane: usize, candidates: &[[Code; LANES]]) -> Code;
+}
+
 /// The codes at lattice points, given by their numbers in lanes: a point of the codebook stands for
-/// itself, for another its best neighbour is taken by `nearest`. Only lanes in `active` are looked
+/// itself, for another a neighbour is chosen. Only lanes in `active` are looked
 /// at. Gives the codes and the lanes whose points were in the codebook.
 #[inline(always)]
-pub(crate) fn snap<F: Float>(
+pub(crate) fn snap<F: Float, C: Choose>(
     points: &Points,
     numbers: F,
     active: u16,
-    mut nearest: impl FnMut(usize, &[[Code; LANES]]) -> Code,
+    choice: &C,
 ) -> ([Code; LANES], u16) {
     let numbers = numbers.to_array();
     let mut codes = [0; LANES];
@@ -40,7 +46,7 @@ pub(crate) fn snap<F: Float>(
                 held |= 1 << lane;
                 code
             }
-            Site::Absent { start, len } => nearest(lane, points.neighbours(start, len)),
+            Site::Absent { start, len } => choice.choose(lane, points.neighbours(start, len)),
         };
     }
     (codes, held)

@@ -2,6 +2,12 @@
 
 use crate::simd::{Float, LANES, Simd};
 
+/// A type's nearest code value.
+pub(crate) trait Nearest {
+    /// Of `v`, in units of the scale. Must be `#[inline(always)]`.
+    fn nearest<S: Simd>(simd: S, v: S::F) -> S::F;
+}
+
 /// Finds the scale `d > 0` for which `Σ w·(x - d·q(x / d))²` is least, `q` being the type's nearest
 /// code value, among 16 scales in geometric order from `from` to `to` and then among 16 between the
 /// neighbours of the best of them. Gives the least-squares scale for the codes found and how much
@@ -10,13 +16,12 @@ use crate::simd::{Float, LANES, Simd};
 /// Sixteen scales run side by side; each lane adds in the order of the values, so that the result
 /// is the same on every instruction set.
 #[inline(always)]
-pub(crate) fn best_scale<S: Simd>(
+pub(crate) fn best_scale<S: Simd, T: Nearest>(
     simd: S,
     values: &[f32],
     weights: &[f32],
     from: f32,
     to: f32,
-    quantize: impl Fn(S::F) -> S::F,
 ) -> Option<(f32, f32)> {
     let mut best = None;
     let mut start = from;
@@ -27,7 +32,7 @@ pub(crate) fn best_scale<S: Simd>(
             scale *= ratio;
             scale
         });
-        let Some((lane, scale, score)) = best_of(simd, values, weights, &scales, &quantize) else {
+        let Some((lane, scale, score)) = best_of::<S, T>(simd, values, weights, &scales) else {
             break;
         };
         if best.is_none_or(|(_, most)| score > most) {
@@ -47,17 +52,16 @@ fn sixteenth_root(value: f32) -> f32 {
 
 /// The lane whose codes explain most, its least-squares scale, and how much they explain.
 #[inline(always)]
-fn best_of<S: Simd>(
+fn best_of<S: Simd, T: Nearest>(
     simd: S,
     values: &[f32],
     weights: &[f32],
     scales: &[f32; LANES],
-    quantize: &impl Fn(S::F) -> S::F,
 ) -> Option<(usize, f32, f32)> {
     let inverse = simd.splat(1.0) / simd.load(scales);
     let (mut sum_xq, mut sum_qq) = (simd.splat(0.0), simd.splat(0.0));
     for (&x, &w) in values.iter().zip(weights) {
-        let q = quantize(simd.splat(x) * inverse);
+        let q = T::nearest(simd, simd.splat(x) * inverse);
         let wq = simd.splat(w) * q;
         sum_xq = sum_xq + wq * simd.splat(x);
         sum_qq = sum_qq + wq * q;

@@ -7,8 +7,8 @@
 use std::cmp::Ordering;
 
 use super::lattice::{Found, SubBlocks};
-use super::neighbours::{digit_table, nearest, snap};
-use super::points::Points;
+use super::neighbours::{Choose, digit_table, nearest, snap};
+use super::points::{Code, Points};
 use crate::simd::{Float, LANES, Mask, Simd};
 
 /// What the levels stand for with the shift up and with the shift down.
@@ -50,7 +50,7 @@ pub(crate) fn reference_iq1_s<S: Simd>(
     for first in 0..=32 {
         for second in first..=32 {
             for (down, [s0, s1, s2]) in SHIFTED.into_iter().enumerate() {
-                let [s0, s1, s2] = [s0, s1, s2].map(|s| simd.splat(s));
+                let (s0, s1, s2) = (simd.splat(s0), simd.splat(s1), simd.splat(s2));
                 let sum_xq = x[first] * s0 + (x[second] - x[first]) * s1 + (x[32] - x[second]) * s2;
                 let sum_qq = w[first] * s0 * s0
                     + (w[second] - w[first]) * s1 * s1
@@ -94,16 +94,22 @@ pub(crate) fn reference_iq1_m<S: Simd>(
         down: [0; 2],
         live: 0,
     };
-    let c = |value: f32| simd.splat(value);
+    let (total_up, total_down) = (simd.splat(1.125), simd.splat(0.875));
     for first in 0..=16 {
         for second in first..=16 {
-            let sums: [[(S::F, S::F); 2]; 2] = std::array::from_fn(|half| {
+            let mut sums = [[(zero, zero); 2]; 2];
+            for (half, sums) in sums.iter_mut().enumerate() {
                 let (x, w) = (&x[half], &w[half]);
                 let sum = x[first] + x[second];
-                let up = w[16] * c(1.125) * c(1.125) + w[first] * c(0.75) + w[second] * c(-1.25);
-                let down = w[16] * c(0.875) * c(0.875) + w[first] * c(1.25) + w[second] * c(-0.75);
-                [(x[16] * c(1.125) - sum, up), (x[16] * c(0.875) - sum, down)]
-            });
+                sums[0].0 = x[16] * total_up - sum;
+                sums[0].1 = w[16] * total_up * total_up
+                    + w[first] * simd.splat(0.75)
+                    + w[second] * simd.splat(-1.25);
+                sums[1].0 = x[16] * total_down - sum;
+                sums[1].1 = w[16] * total_down * total_down
+                    + w[first] * simd.splat(1.25)
+                    + w[second] * simd.splat(-0.75);
+            }
             for shifts in 0..4 {
                 let down = [shifts >> 1, shifts & 1];
                 let (a, b) = (sums[0][down[0]], sums[1][down[1]]);
@@ -207,7 +213,10 @@ fn settle<S: Simd, const N: usize, const G: usize>(
             }
         }
     }
-    let tables = SHIFTED.map(|values| simd.load(&digit_table(values)));
+    let tables = [
+        simd.load(&digit_table(SHIFTED[0])),
+        simd.load(&digit_table(SHIFTED[1])),
+    ];
     let mut found = Found {
         scales,
         live: runs.live,
@@ -223,13 +232,15 @@ fn settle<S: Simd, const N: usize, const G: usize>(
                 .fold(0, |number, &level| 3 * number + u32::from(level)) as f32
         };
         let numbers = simd.load(&std::array::from_fn(number));
-        let (codes, held) = snap(points, numbers, runs.live, |lane, candidates| {
-            let table =
-                tables[usize::from(runs.down[group] >> lane & 1)] * simd.splat(scales[lane]);
-            let targets = &blocks.values[lane].as_chunks::<8>().0[group];
-            let weights = &blocks.weights[lane].as_chunks::<8>().0[group];
-            nearest::<S, 8, 2>(simd, candidates, table, targets, weights).0
-        });
+        let choice = Shifted {
+            simd,
+            blocks,
+            tables,
+            scales: &scales,
+            group,
+            down: runs.down[group],
+        };
+        let (codes, held) = snap(points, numbers, runs.live, &choice);
         found.codes[group] = codes;
         absent |= runs.live & !held;
     }
@@ -240,7 +251,10 @@ fn settle<S: Simd, const N: usize, const G: usize>(
             std::array::from_fn(|lane| f32::from(runs.down[group] >> lane & 1));
         let down = simd.load(&down).gt(zero);
         for i in 0..8 {
-            let [up_q, down_q] = tables.map(|table| simd.pick(table, codes, 2 * i));
+            let (up_q, down_q) = (
+                simd.pick(tables[0], codes, 2 * i),
+                simd.pick(tables[1], codes, 2 * i),
+            );
             let q = down_q.select(down, up_q);
             let at = 8 * group + i;
             let x = simd.load(&std::array::from_fn(|lane| blocks.values[lane][at]));
@@ -260,4 +274,27 @@ fn settle<S: Simd, const N: usize, const G: usize>(
         }
     }
     (found, runs.down)
+}
+
+/// Chooses neighbours for a group of every lane.
+struct Shifted<'a, S: Simd, const N: usize> {
+    simd: S,
+    blocks: &'a SubBlocks<N>,
+    /// Values of the digits, shifted up and down.
+    tables: [S::F; 2],
+    scales: &'a [f32; LANES],
+    group: usize,
+    /// The lanes shifted down.
+    down: u16,
+}
+
+impl<S: Simd, const N: usize> Choose for Shifted<'_, S, N> {
+    #[inline(always)]
+    fn choose(&self, lane: usize, candidates: &[[Code; LANES]]) -> Code {
+        let table = self.tables[usize::from(self.down >> lane & 1)];
+        let table = table * self.simd.splat(self.scales[lane]);
+        let targets = &self.blocks.values[lane].as_chunks::<8>().0[self.group];
+        let weights = &self.blocks.weights[lane].as_chunks::<8>().0[self.group];
+        nearest::<S, 8, 2>(self.simd, candidates, table, targets, weights).0
+    }
 }

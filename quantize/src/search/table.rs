@@ -2,35 +2,42 @@
 
 use super::{EPSILON, signed_extreme};
 use crate::codebooks::IQ4_VALUES;
-use crate::simd::{Float, Mask, Simd};
+use crate::simd::{Float, LANES, Mask, Simd, scatter_levels};
 
 /// Values in a block.
 const N: usize = 32;
 
-/// What `f` adds up over the steps between neighbouring table values that lie below `v`.
+/// The table value nearest to `v`, or its code.
 ///
 /// ggml compares the rounded distances to both neighbours and goes up at a tie. Around their
 /// midpoint both distances are exact, so that comparing with the midpoint decides the same.
 #[inline(always)]
-fn climb<S: Simd>(simd: S, v: S::F, start: f32, step: impl Fn(f32, f32) -> f32) -> S::F {
+fn nearest<S: Simd, const CODE: bool>(simd: S, v: S::F) -> S::F {
     let zero = simd.splat(0.0);
-    IQ4_VALUES.windows(2).fold(simd.splat(start), |sum, pair| {
+    let mut sum = simd.splat(if CODE { 0.0 } else { f32::from(IQ4_VALUES[0]) });
+    for pair in IQ4_VALUES.windows(2) {
         let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
         let below = v.lt(simd.splat(0.5 * (low + high)));
-        sum + zero.select(below, simd.splat(step(low, high)))
-    })
+        let step = simd.splat(if CODE { 1.0 } else { high - low });
+        sum = sum + zero.select(below, step);
+    }
+    sum
 }
 
 /// The table value nearest to `v`.
 #[inline(always)]
 pub(crate) fn nearest_value<S: Simd>(simd: S, v: S::F) -> S::F {
-    climb(simd, v, f32::from(IQ4_VALUES[0]), |low, high| high - low)
+    nearest::<S, false>(simd, v)
 }
 
-/// The code of the table value nearest to `v`.
+/// The codes of the values nearest to `x·inverse`.
 #[inline(always)]
-pub(crate) fn nearest_code<S: Simd>(simd: S, v: S::F) -> S::F {
-    climb(simd, v, 0.0, |_, _| 1.0)
+pub(crate) fn codes<S: Simd>(simd: S, x: &[S::F; N], inverse: S::F) -> [[u8; N]; LANES] {
+    let mut codes = [simd.splat(0.0); N];
+    for (code, &x) in codes.iter_mut().zip(x) {
+        *code = nearest::<S, true>(simd, inverse * x);
+    }
+    scatter_levels(&codes)
 }
 
 /// `Σwxq` and `Σwqq` for the codes of one inverse scale.
@@ -67,4 +74,21 @@ pub(crate) fn reference_table<S: Simd>(simd: S, x: &[S::F; N], w: &[S::F; N]) ->
         }
     }
     zero.select(is_zero, scale)
+}
+
+/// ggml's weights: importance with the roots of squares around `mean`, or squares alone.
+#[inline(always)]
+pub(crate) fn reference_weights<S: Simd>(
+    x: &[S::F; N],
+    importance: Option<&[S::F; N]>,
+    mean: S::F,
+) -> [S::F; N] {
+    let mut w = *x;
+    for j in 0..N {
+        w[j] = match importance {
+            Some(v) => v[j] * (mean + x[j] * x[j]).sqrt(),
+            None => x[j] * x[j],
+        };
+    }
+    w
 }

@@ -1,7 +1,5 @@
 //! IQ4_NL: 32 values, four bits each into a fixed table of 16, one half-precision scale.
 
-use std::array::from_fn;
-
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
@@ -10,7 +8,7 @@ use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
 use crate::half::f32_to_f16;
 use crate::search::table;
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather};
 
 /// Block of 18 bytes: scale `d`, then 16 bytes; byte `j` holds value `j` in its low nibble and value
 /// `j + 16` in its high one. `value = d * table[code]`.
@@ -65,15 +63,17 @@ impl Kernel for Encode<'_> {
             let x: [S::F; 32] = gather(simd, |lane| input(lane).0);
             let w = if inputs[0].1.is_some() {
                 let v: [S::F; 32] = gather(simd, |lane| input(lane).1.unwrap_or(input(lane).0));
-                let sum = x.iter().fold(zero, |sum, &x| sum + x * x);
-                let mean = sum * simd.splat(2.0 / 32.0);
-                from_fn(|j| v[j] * (mean + x[j] * x[j]).sqrt())
+                let mut sum = zero;
+                for x in x {
+                    sum = sum + x * x;
+                }
+                table::reference_weights::<S>(&x, Some(&v), sum * simd.splat(2.0 / 32.0))
             } else {
-                x.map(|x| x * x)
+                table::reference_weights::<S>(&x, None, zero)
             };
             let scale = table::reference_table(simd, &x, &w);
             let inverse = zero.select(scale.eq(zero), one / scale);
-            let codes = scatter_levels(&x.map(|x| table::nearest_code(simd, inverse * x)));
+            let codes = table::codes(simd, &x, inverse);
             let scales = scale.to_array();
             for (lane, block) in blocks.iter_mut().enumerate() {
                 *block = pack(f32_to_f16(scales[lane]), &codes[lane]);

@@ -11,7 +11,7 @@ use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
 use crate::half::f32_to_f16;
 use crate::search::{nearest_int, table};
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather};
 
 /// Block of 136 bytes: scale `d`; `scales_h` (u16, two high bits per group); `scales_l` (four bytes,
 /// a low nibble per group); 128 code bytes, 16 per group in the order of IQ4_NL.
@@ -84,9 +84,9 @@ impl Kernel for Encode<'_> {
                 });
                 let means = [0, 8].map(|lane| mean_square(input(lane).0));
                 let mean = simd.load(&from_fn(|lane| means[lane / 8]));
-                from_fn(|j| v[j] * (mean + x[j] * x[j]).sqrt())
+                table::reference_weights::<S>(&x, Some(&v), mean)
             } else {
-                x.map(|x| x * x)
+                table::reference_weights::<S>(&x, None, zero)
             };
             let found = table::reference_table(simd, &x, &w).to_array();
             let mut coded = [Coded::default(); 2];
@@ -100,7 +100,7 @@ impl Kernel for Encode<'_> {
             }
             let scale = simd.load(&scales);
             let inverse = zero.select(scale.eq(zero), simd.splat(1.0) / scale);
-            let codes = scatter_levels(&x.map(|x| table::nearest_code(simd, inverse * x)));
+            let codes = table::codes(simd, &x, inverse);
             for ((block, coded), codes) in blocks.iter_mut().zip(&coded).zip(codes.chunks(8)) {
                 *block = pack(coded, codes);
             }

@@ -81,11 +81,10 @@ fn best_exponent<S: Simd>(
     weights: &[[f32; 16]; 2],
     reference: u8,
 ) -> u8 {
-    let error = |e: u8| fp4::error(simd, magnitudes, weights, e8m0_half(e));
-    let (mut best, mut least) = (reference, error(reference));
-    let candidates = reference.saturating_sub(3)..=reference.saturating_add(1).min(254);
-    for e in candidates.filter(|&e| e != reference) {
-        let error = error(e);
+    let mut best = reference;
+    let mut least = fp4::error(simd, magnitudes, weights, e8m0_half(reference));
+    for e in reference.saturating_sub(3)..=reference.saturating_add(1).min(254) {
+        let error = fp4::error(simd, magnitudes, weights, e8m0_half(e));
         if error < least {
             (best, least) = (e, error);
         }

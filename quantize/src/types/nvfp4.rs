@@ -5,7 +5,7 @@ use gristmill_gguf::TensorType;
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{E2M1_DOUBLED, ue4m3_half};
 use crate::search::{fp4, sum_lanes};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Float, Kernel, Simd, dispatch};
 
 /// Four scale bytes, then eight bytes of codes for each group of 16: byte `j` of a group holds its
 /// value `j` in the low and `j + 8` in the high nibble. A value is `(2·e2m1)·(scale / 2)`. A
@@ -78,21 +78,25 @@ impl Kernel for Encode<'_> {
 /// The scale byte with the least error around ggml's: half an octave up, more than one down.
 #[inline(always)]
 fn best_scale<S: Simd>(simd: S, magnitudes: &[f32; 16], weights: &[f32; 16], reference: u8) -> u8 {
-    let error = |byte: u8| match ue4m3_half(byte) {
-        0.0 => sum_lanes(&std::array::from_fn(|i| {
-            weights[i] * (magnitudes[i] * magnitudes[i])
-        })),
-        scale => fp4::error(simd, &[*magnitudes], &[*weights], scale),
-    };
-    let (mut best, mut least) = (reference, error(reference));
-    let candidates = reference.saturating_sub(10)..=(reference + 5).min(0x7e);
-    for byte in candidates.filter(|&byte| byte != reference) {
-        let error = error(byte);
+    let mut best = reference;
+    let mut least = error(simd, magnitudes, weights, reference);
+    for byte in reference.saturating_sub(10)..=(reference + 5).min(0x7e) {
+        let error = error(simd, magnitudes, weights, byte);
         if error < least {
             (best, least) = (byte, error);
         }
     }
     best
+}
+
+#[inline(always)]
+fn error<S: Simd>(simd: S, magnitudes: &[f32; 16], weights: &[f32; 16], byte: u8) -> f32 {
+    let scale = ue4m3_half(byte);
+    if scale == 0.0 {
+        let x = simd.load(magnitudes);
+        return sum_lanes(&(simd.load(weights) * (x * x)).to_array());
+    }
+    fp4::error(simd, &[*magnitudes], &[*weights], scale)
 }
 
 /// ggml's conversion to UE4M3: half up by the next bit alone, and everything from 256 to 448.

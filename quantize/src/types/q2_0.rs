@@ -7,7 +7,7 @@ use super::ternary::{lower_scale, ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
-use crate::search::scale::best_scale;
+use crate::search::scale::{Nearest, best_scale};
 use crate::simd::{Float, Kernel, Simd, dispatch};
 
 /// Block of 18 bytes: scale `d`, 16 bytes of four two-bit codes, first value lowest.
@@ -78,15 +78,11 @@ fn best<S: Simd>(
 ) -> Option<[u8; 18]> {
     let ones = [1.0; 64];
     let weights = importance.unwrap_or(&ones);
-    let (lo, hi) = (simd.splat(-1.0), simd.splat(2.0));
-    let search = |values: &[f32; 64]| {
-        let from = lower_scale(simd, values, amax);
-        best_scale(simd, values, weights, from, amax, |v| {
-            v.max(lo).min(hi).round_ties_even()
-        })
-    };
-    let plus = search(values);
-    let minus = search(&values.map(|x| -x)).map(|(d, score)| (-d, score));
+    let from = lower_scale(simd, values, amax);
+    let plus = best_scale::<S, Codes>(simd, values, weights, from, amax);
+    let turned = values.map(|x| -x);
+    let minus = best_scale::<S, Codes>(simd, &turned, weights, from, amax);
+    let minus = minus.map(|(d, score)| (-d, score));
     let (d, _) = [plus, minus]
         .into_iter()
         .flatten()
@@ -111,4 +107,16 @@ fn pack(d: u16, levels: &[u8; 64]) -> [u8; 18] {
         *byte = levels[0] | levels[1] << 2 | levels[2] << 4 | levels[3] << 6;
     }
     block
+}
+
+/// -1, 0, 1 and 2.
+struct Codes;
+
+impl Nearest for Codes {
+    #[inline(always)]
+    fn nearest<S: Simd>(simd: S, v: S::F) -> S::F {
+        v.max(simd.splat(-1.0))
+            .min(simd.splat(2.0))
+            .round_ties_even()
+    }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::{Effort, Format, Rows};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
-use crate::search::scale::best_scale;
+use crate::search::scale::{Nearest, best_scale};
 use crate::search::sum_lanes;
 use crate::simd::{Float, Kernel, LANES, Simd, dispatch};
 
@@ -66,12 +66,9 @@ fn best<S: Simd, T: Ternary<BYTES>, const BYTES: usize>(
 ) -> Option<[u8; BYTES]> {
     let ones = [1.0; 256];
     let weights = importance.unwrap_or(&ones);
-    let (zero, half, one) = (simd.splat(0.0), simd.splat(0.5), simd.splat(1.0));
     let from = lower_scale(simd, values, amax);
     let magnitudes = values.map(f32::abs);
-    let (d, _) = best_scale(simd, &magnitudes, weights, from, amax, |v| {
-        one.select(v.gt(half), zero)
-    })?;
+    let (d, _) = best_scale::<S, Digits>(simd, &magnitudes, weights, from, amax)?;
     let bits = f32_to_f16(d);
     let bound = 0.5 * f16_to_f32(bits);
     let digits = values.map(|x| i8::from(x > bound) - i8::from(x < -bound));
@@ -99,4 +96,15 @@ pub(super) fn lower_scale<S: Simd, const N: usize>(simd: S, values: &[f32; N], a
     }
     let mean = sum_lanes(&sum.to_array()) / N as f32;
     (0.5 * mean).clamp(amax / 4096.0, amax)
+}
+
+/// Magnitudes of digits: 0 and 1.
+struct Digits;
+
+impl Nearest for Digits {
+    #[inline(always)]
+    fn nearest<S: Simd>(simd: S, v: S::F) -> S::F {
+        simd.splat(1.0)
+            .select(v.gt(simd.splat(0.5)), simd.splat(0.0))
+    }
 }
