@@ -2,6 +2,8 @@
 #![allow(non_camel_case_types)]
 
 use super::super::SUPER;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::legacy::half;
 use super::{BlockScalesMinima, Codes, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales};
 
@@ -38,6 +40,13 @@ impl Codes for Q2_K {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q2_k(bytes, codes, scales) };
+    }
 }
 
 /// 32 bytes of high bits, 64 bytes of 2-bit codes, 16 six-bit scales in 12 bytes, d;
@@ -70,6 +79,13 @@ impl Codes for Q3_K {
                 }
             }
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q3_k(bytes, codes, scales) };
     }
 }
 
@@ -108,6 +124,13 @@ impl Codes for Q4_K {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q4_k(bytes, codes, scales) };
+    }
 }
 
 /// As Q4_K, with 32 bytes of high bits before the nibbles.
@@ -128,6 +151,13 @@ impl Codes for Q5_K {
                 codes[32 + l] = (packed[l] >> 4 | (high[l] >> (2 * i + 1) & 1) << 4) + 128;
             }
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q5_k(bytes, codes, scales) };
     }
 }
 
@@ -154,5 +184,12 @@ impl Codes for Q6_K {
                 codes[96 + l] = (low[32 + l] >> 4 | (high[l] >> 6 & 3) << 4) + 96;
             }
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q6_k(bytes, codes, scales) };
     }
 }

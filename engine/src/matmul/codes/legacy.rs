@@ -3,6 +3,8 @@
 use gristmill_quantize::half::f16_to_f32;
 
 use super::super::{BLOCK, SUPER};
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::{BlockScales, BlockScalesMinima, Codes, SuperScales};
 
 /// Reads a little-endian f16 at the start of `bytes`.
@@ -45,6 +47,13 @@ impl Codes for Q4_0 {
             nibbles(&block[2..], codes, 128 - 8);
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q4_0(bytes, codes, scales) };
+    }
 }
 
 /// d, m, then 16 bytes of nibbles; value = d * q + m.
@@ -63,6 +72,13 @@ impl Codes for Q4_1 {
             nibbles(&block[4..], codes, 128);
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q4_1(bytes, codes, scales) };
+    }
 }
 
 /// d, 32 high bits, then 16 bytes of nibbles; value = d * (q - 16).
@@ -79,6 +95,13 @@ impl Codes for Q5_0 {
             scales.scale[b] = half(block);
             five_bits(&block[2..], &block[6..], codes, 128 - 16);
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q5_0(bytes, codes, scales) };
     }
 }
 
@@ -98,6 +121,13 @@ impl Codes for Q5_1 {
             five_bits(&block[4..], &block[8..], codes, 128);
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q5_1(bytes, codes, scales) };
+    }
 }
 
 /// d, then 32 signed bytes; value = d * q.
@@ -116,5 +146,12 @@ impl Codes for Q8_0 {
                 *code = byte ^ 0x80;
             }
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q8_0(bytes, codes, scales) };
     }
 }

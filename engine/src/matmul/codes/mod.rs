@@ -5,6 +5,8 @@
 //! know nothing of types but the [`Shape`] of their scales. Types of 32-value blocks count as
 //! superblocks of eight.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod k_quants;
 mod legacy;
 
@@ -89,7 +91,19 @@ pub(super) trait Codes {
 
     /// Unpacks one superblock of [`Self::BYTES`] bytes.
     fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales);
+
+    /// The same with AVX-512.
+    ///
+    /// # Safety
+    /// The CPU must have it.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales);
 }
+
+/// Unpacks one superblock, in some way.
+pub(super) trait Unpack: Fn(&[u8], &mut [u8; SUPER], &mut SuperScales) {}
+
+impl<F: Fn(&[u8], &mut [u8; SUPER], &mut SuperScales)> Unpack for F {}
 
 /// Scales and minima of one superblock. What is given for every 16 values stands in this order: the
 /// first halves of the eight blocks of 32, then their second halves.
@@ -124,35 +138,38 @@ impl CodeRow {
     }
 }
 
-/// Unpacks a row into a buffer of the row's size, rounded up to whole superblocks.
+/// Unpacks a row of superblocks of `block` bytes into a buffer of the row's size, rounded up to
+/// whole superblocks.
 #[inline(always)]
-pub(super) fn unpack_row<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
-    let whole = bytes.chunks_exact(T::BYTES);
+pub(super) fn unpack_row(block: usize, bytes: &[u8], row: &mut CodeRow, unpack: impl Unpack) {
+    let whole = bytes.chunks_exact(block);
     let rest = whole.remainder();
     let mut codes = row.codes.as_chunks_mut::<SUPER>().0.iter_mut();
     let mut scales = row.scales.iter_mut();
     for ((bytes, codes), scales) in whole.zip(&mut codes).zip(&mut scales) {
-        T::unpack(bytes, codes, scales);
+        unpack(bytes, codes, scales);
     }
     if let (false, Some(codes), Some(scales)) = (rest.is_empty(), codes.next(), scales.next()) {
-        unpack_some::<T>(rest, codes, scales);
+        unpack_some(block, rest, codes, scales, unpack);
     }
 }
 
 /// Unpacks the superblock at the start of `bytes`, which may end before the superblock does: what
 /// is missing decodes from zeros, and meets activations that are zero.
 #[inline(always)]
-pub(super) fn unpack_some<T: Codes>(
+pub(super) fn unpack_some(
+    block: usize,
     bytes: &[u8],
     codes: &mut [u8; SUPER],
     scales: &mut SuperScales,
+    unpack: impl Unpack,
 ) {
-    if let Some(bytes) = bytes.get(..T::BYTES) {
-        T::unpack(bytes, codes, scales);
+    if let Some(bytes) = bytes.get(..block) {
+        unpack(bytes, codes, scales);
     } else {
         // Only types of small blocks come here; the longest superblock of theirs is Q8_0's.
         let mut padded = [0; 272];
         padded[..bytes.len()].copy_from_slice(bytes);
-        T::unpack(&padded[..T::BYTES], codes, scales);
+        unpack(&padded[..block], codes, scales);
     }
 }

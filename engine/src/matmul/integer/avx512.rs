@@ -39,7 +39,17 @@ pub(super) fn kernels<T: Codes>() -> Kernels {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn unpack<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
-    unpack_row::<T>(bytes, row);
+    /// How far ahead of use lines are asked for: a row has ended long before, and the next follows.
+    const AHEAD: usize = 4096;
+    unpack_row(T::BYTES, bytes, row, |bytes, codes, scales| {
+        for line in (0..T::BYTES).step_by(64) {
+            let ahead = bytes.as_ptr().wrapping_add(AHEAD + line);
+            // SAFETY: prefetching reads nothing that could fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+        }
+        // SAFETY: this function is compiled for AVX-512.
+        unsafe { T::unpack_avx512(bytes, codes, scales) };
+    });
 }
 
 /// The product of an unpacked row and a token.
@@ -161,7 +171,16 @@ fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
                 }
                 let row = &bytes[start..start + row_bytes];
                 let rest = &row[s * T::BYTES..];
-                unpack_some::<T>(rest, &mut rows[r], &mut scales);
+                // SAFETY: this function is compiled for AVX-512.
+                unpack_some(
+                    T::BYTES,
+                    rest,
+                    &mut rows[r],
+                    &mut scales,
+                    |bytes, codes, scales| unsafe {
+                        T::unpack_avx512(bytes, codes, scales);
+                    },
+                );
                 if T::Shape::SCALES == Scales::Folded {
                     fold(&mut rows[r], &scales.half);
                 }

@@ -50,7 +50,7 @@ fn of<T: Codes>(isa: Isa) -> Kernels {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::kernels::<T>(),
         _ => Kernels {
-            unpack: codes::unpack_row::<T>,
+            unpack: |bytes, row| codes::unpack_row(T::BYTES, bytes, row, T::unpack),
             dot: portable::dot::<T::Shape>,
             blocked: None,
         },
