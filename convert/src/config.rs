@@ -1,6 +1,6 @@
 //! Hyper-parameters: config.json with its many spellings.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::Error;
 
@@ -83,6 +83,27 @@ impl Config {
             && let Json::Object(fields) = &mut self.fields
         {
             fields.insert(field.to_owned(), value.into());
+        }
+    }
+
+    /// Sets a rotary parameter that is absent: the default of the model's class.
+    pub(crate) fn set_rope_default(&mut self, field: &str, value: impl Into<Json>) {
+        if self.rope(field).is_none()
+            && let Some(Json::Object(rope)) = self.fields.get_mut("rope_parameters")
+        {
+            rope.insert(field.to_owned(), value.into());
+        }
+    }
+
+    /// Sets the rotary base of layers with a window, if it is absent.
+    pub(crate) fn set_local_rope_default(&mut self, base: f64) {
+        self.set_rope_default("sliding_attention", json!({ "rope_theta": base }));
+    }
+
+    /// Removes a field that the architecture does not heed.
+    pub(crate) fn remove(&mut self, field: &str) {
+        if let Json::Object(fields) = &mut self.fields {
+            fields.shift_remove(field);
         }
     }
 
@@ -328,8 +349,6 @@ fn mirror_rope(fields: &mut Map<String, Json>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

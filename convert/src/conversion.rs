@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::Config;
 use crate::expr::Expr;
 use crate::output::{self, Output};
-use crate::{Error, general, vocab};
+use crate::{Error, general, storage, vocab};
 
 /// Version of the block layouts, `general.quantization_version`.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -56,12 +56,14 @@ impl Conversion {
             checkpoint.files(),
             checkpoint.tensors(),
         );
-        let inputs = checkpoint.tensors().iter();
-        let inputs = inputs.map(|t| (t.name.clone(), Expr::load(t))).collect();
+        let inputs = storage::read(checkpoint.tensors(), &model.config)?;
+        let wanted = options
+            .output
+            .tensor_type(inputs.iter().map(|(_, expr)| expr));
         let Mapping { tensors, dropped } = model.map(inputs)?;
-
-        let wanted = options.output.tensor_type(checkpoint.tensors());
-        let file_type = output::file_type(wanted);
+        let blocks = tensors.iter().map(|tensor| tensor.expr.ty());
+        let blocks = blocks.into_iter().find(|ty| ty.is_quantized());
+        let file_type = output::file_type(wanted, blocks);
         let mut warnings = checkpoint.warnings().to_vec();
         let mut size = general::Size::default();
         for tensor in &tensors {

@@ -13,6 +13,7 @@ mod error;
 pub mod expr;
 mod general;
 mod output;
+mod storage;
 pub mod vocab;
 
 pub use checkpoint::{Checkpoint, CheckpointFiles};

@@ -4,7 +4,6 @@ use std::str::FromStr;
 
 use gristmill_gguf::TensorType;
 
-use crate::checkpoint::{Dtype, Stored};
 use crate::expr::Expr;
 
 /// The type that a conversion writes its matrices in.
@@ -46,30 +45,32 @@ impl FromStr for Output {
 impl Output {
     /// The type that matrices get: for `Auto` that of the first stored tensor of two or more
     /// dimensions that is BF16 or F16.
-    pub(crate) fn tensor_type(self, stored: &[Stored]) -> TensorType {
+    pub(crate) fn tensor_type<'a>(self, inputs: impl IntoIterator<Item = &'a Expr>) -> TensorType {
         match self {
             Self::F32 => TensorType::F32,
             Self::F16 => TensorType::F16,
             Self::BF16 => TensorType::BF16,
             Self::Q8_0 => TensorType::Q8_0,
             Self::Auto => {
-                let matrices = stored.iter().filter(|tensor| tensor.shape.len() >= 2);
-                let mut halves = matrices.filter(|t| matches!(t.dtype, Dtype::BF16 | Dtype::F16));
-                match halves.next().map(|tensor| tensor.dtype) {
-                    Some(Dtype::BF16) => TensorType::BF16,
-                    _ => TensorType::F16,
-                }
+                let matrices = inputs.into_iter().filter(|expr| expr.shape().len() >= 2);
+                let mut types = matrices.map(Expr::ty);
+                types
+                    .find(|ty| matches!(ty, TensorType::BF16 | TensorType::F16))
+                    .unwrap_or(TensorType::F16)
             }
         }
     }
 }
 
-/// `general.file_type` of a file whose matrices have this type.
-pub(crate) fn file_type(ty: TensorType) -> u32 {
-    match ty {
-        TensorType::F16 => 1,
-        TensorType::Q8_0 => 7,
-        TensorType::BF16 => 32,
+/// `general.file_type` of a file whose matrices have this type, but for those that `kept` says are
+/// stored in blocks.
+pub(crate) fn file_type(ty: TensorType, kept: Option<TensorType>) -> u32 {
+    match (ty, kept) {
+        (TensorType::Q8_0, _) => 7,
+        (_, Some(TensorType::MXFP4)) => 38,
+        (_, Some(TensorType::NVFP4)) => 39,
+        (TensorType::F16, _) => 1,
+        (TensorType::BF16, _) => 32,
         _ => 0,
     }
 }

@@ -43,7 +43,11 @@ pub(super) fn stack(model: &Model, tensors: Vec<Named>) -> Result<Vec<Named>, Er
         .opt_u32(&["num_local_experts", "num_experts", "n_routed_experts"])
         .unwrap_or(None);
     for (prefix, group) in groups {
-        for (projection, experts) in group.projections {
+        let order = model.architecture.expert_order;
+        let place = |name: &str| order.iter().position(|first| name.starts_with(first));
+        let mut projections: Vec<_> = group.projections.into_iter().collect();
+        projections.sort_by_key(|(name, _)| place(name));
+        for (projection, experts) in projections {
             let name = format!("{prefix}.{projection}");
             let count = stated.map_or(experts.len() as u64, u64::from);
             if let Some(missing) = (0..count).find(|number| !experts.contains_key(number)) {

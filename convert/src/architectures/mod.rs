@@ -7,12 +7,11 @@ mod params;
 mod rope;
 mod rules;
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::collections::{HashMap, HashSet};
 
 use gristmill_gguf::Metadata;
 
-use names::{NAMES, Part};
+use names::{NAMES, Names, Part};
 use params::{Keys, Param};
 use rules::{Action, Named, Rule, matches};
 
@@ -33,12 +32,14 @@ pub(crate) struct Architecture {
     defaults: fn(&mut Config),
     params: &'static [Param],
     rules: &'static [Rule],
+    /// Projections of experts in the order of their stacks; without it, by name.
+    expert_order: &'static [&'static str],
     /// Tensors that are computed rather than stored; they come first.
     generated: fn(&Model) -> Result<Vec<Named>, Error>,
     /// Keys that come before `general.type`, since the tensors give rise to them.
     early: fn(&Model, &mut Keys) -> Result<(), Error>,
     /// Layers beyond the configuration's number that the file has too (multi-token prediction).
-    extra_layers: fn(&Config) -> Result<u32, Error>,
+    extra_layers: fn(&Model) -> Result<u32, Error>,
 }
 
 /// A decoder without peculiarities: the base keys, names by the common table.
@@ -49,6 +50,7 @@ const PLAIN: Architecture = Architecture {
     defaults: |_| {},
     params: &[Param::Base],
     rules: &[],
+    expert_order: &[],
     generated: rope::factors,
     early: |_, _| Ok(()),
     extra_layers: |_| Ok(0),
@@ -127,11 +129,16 @@ impl<'a> Model<'a> {
 
     /// Layers in the file.
     pub(crate) fn block_count(&self) -> Result<u32, Error> {
-        let extra = (self.architecture.extra_layers)(&self.config)?;
+        let extra = self.extra_layers()?;
         self.config
             .layers()?
             .checked_add(extra)
             .ok_or_else(|| Error::config("num_hidden_layers", "is too large"))
+    }
+
+    /// Layers beyond the number that the configuration states.
+    fn extra_layers(&self) -> Result<u32, Error> {
+        (self.architecture.extra_layers)(self)
     }
 
     /// The stored tensor of a name.
@@ -173,7 +180,7 @@ impl<'a> Model<'a> {
         let mut pending = (self.architecture.generated)(self)?;
         for (name, expr) in inputs {
             let outputs = self.transform(clean(&name), expr)?;
-            if outputs.is_empty() {
+            if outputs.is_empty() && !self.is_used_elsewhere(&name) {
                 mapping.dropped.push(name);
             }
             pending.extend(outputs);
@@ -224,29 +231,34 @@ impl<'a> Model<'a> {
         Ok(current)
     }
 
+    /// Whether generated tensors are made of this one.
+    fn is_used_elsewhere(&self, name: &str) -> bool {
+        let mut rules = self.architecture.rules.iter();
+        rules.any(|Rule(pattern, action)| {
+            matches!(action, Action::Elsewhere) && matches(pattern, name)
+        })
+    }
+
     /// Names of checkpoints to names of GGUF, for this architecture.
     fn name_table(&self) -> HashMap<&'static str, &'static str> {
+        let parts: HashSet<Part> = self
+            .architecture
+            .parts
+            .iter()
+            .copied()
+            .flatten()
+            .copied()
+            .collect();
         let mut table = HashMap::new();
-        for part in self.architecture.parts.iter().copied().flatten() {
-            for &row in by_part().get(part).map_or(&[][..], Vec::as_slice) {
-                let names::Names(_, stem, aliases) = &NAMES[row];
+        // In the table's order: where two kinds share a name, the later one has it.
+        for Names(part, stem, aliases) in NAMES {
+            if parts.contains(part) {
                 table.insert(*stem, *stem);
                 table.extend(aliases.iter().map(|alias| (*alias, *stem)));
             }
         }
         table
     }
-}
-
-fn by_part() -> &'static HashMap<Part, Vec<usize>> {
-    static ROWS: LazyLock<HashMap<Part, Vec<usize>>> = LazyLock::new(|| {
-        let mut rows: HashMap<Part, Vec<usize>> = HashMap::new();
-        for (at, names) in NAMES.iter().enumerate() {
-            rows.entry(names.0).or_default().push(at);
-        }
-        rows
-    });
-    &ROWS
 }
 
 /// The layer that a name speaks of: its first part that is a number.
@@ -268,13 +280,18 @@ fn gguf_name(table: &HashMap<&str, &str>, name: &str) -> Option<String> {
         Some(number) => stem.replace("{bid}", number),
         None => stem.to_owned(),
     };
-    if let Some(stem) = table.get(general.as_str()) {
-        return Some(with_number(stem));
-    }
-    [".weight", ".bias"].into_iter().find_map(|suffix| {
-        let stem = table.get(general.strip_suffix(suffix)?)?;
-        Some(with_number(stem) + suffix)
-    })
+    // A bare model is stored without the `model.` that its head would put in front.
+    [general.clone(), format!("model.{general}")]
+        .iter()
+        .find_map(|general| {
+            if let Some(stem) = table.get(general.as_str()) {
+                return Some(with_number(stem));
+            }
+            [".weight", ".bias"].into_iter().find_map(|suffix| {
+                let stem = table.get(general.strip_suffix(suffix)?)?;
+                Some(with_number(stem) + suffix)
+            })
+        })
 }
 
 /// A name as the tables know it.

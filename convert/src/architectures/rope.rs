@@ -44,7 +44,8 @@ pub(super) fn named(name: &str, values: Vec<f32>) -> Result<Named, Error> {
 }
 
 /// Divisors of the rotary frequencies under `llama3` scaling: 1 for short wavelengths, `factor`
-/// for long ones, a blend between. All in f32, as PyTorch computes them.
+/// for long ones, a blend between. All in f32 and with the roundings of PyTorch, which divides a
+/// number by a tensor as the tensor's reciprocal times the number.
 fn llama3(model: &Model) -> Result<Vec<f32>, Error> {
     let config = &model.config;
     let number = |name: &str, default: f64| config.rope_f64(name).unwrap_or(default) as f32;
@@ -54,19 +55,18 @@ fn llama3(model: &Model) -> Result<Vec<f32>, Error> {
     let low = number("low_freq_factor", 1.0);
     let high = number("high_freq_factor", 4.0);
     let context = number("original_max_position_embeddings", 8192.0);
-    let (low_wavelength, high_wavelength) = (context / low, context / high);
+    let turn = std::f64::consts::TAU as f32;
     let mut factors = Vec::new();
     for i in (0..dim).step_by(2) {
-        let power = (base as f32).powf(i as f32 / dim as f32);
-        let frequency = 1.0 / power;
-        let wavelength = (2.0 * std::f64::consts::PI) as f32 / frequency;
-        factors.push(if wavelength < high_wavelength {
+        let frequency = (base as f32).powf(i as f32 / dim as f32).recip();
+        let wavelength = frequency.recip() * turn;
+        factors.push(if wavelength < context / high {
             1.0
-        } else if wavelength > low_wavelength {
+        } else if wavelength > context / low {
             factor
         } else {
-            let smooth = (context / wavelength - low) / (high - low);
-            1.0 / ((1.0 - smooth) / factor + smooth)
+            let smooth = (wavelength.recip() * context - low) / (high - low);
+            ((1.0 - smooth) / factor + smooth).recip()
         });
     }
     Ok(factors)

@@ -15,6 +15,8 @@ pub(crate) type Named = (String, Expr);
 pub(crate) enum Action {
     /// The tensor is not needed.
     Drop,
+    /// Generated tensors are made of it.
+    Elsewhere,
     /// Not needed if the output shares the embedding's weights.
     DropIfTied,
     /// Rows (or values of a bias) of the query heads from halves to pairs.
@@ -29,6 +31,8 @@ pub(crate) enum Action {
     Squeeze,
     /// First two dimensions swapped.
     Transpose,
+    /// Values rounded to -s, 0 and s, where s is their mean magnitude.
+    Ternary,
     /// A part of the name replaced.
     Replace(&'static str, &'static str),
     /// Whatever needs code; the results go on through the rules that follow.
@@ -38,6 +42,10 @@ pub(crate) enum Action {
 impl Action {
     pub(super) fn apply(&self, model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
         let heads = |count: u32| {
+            // A quantized weight's factor goes the way of the weight, unchanged.
+            if expr.elements() == 1 {
+                return Ok(vec![(name.to_owned(), expr.clone())]);
+            }
             expr.permute_heads(count.into())
                 .map(|expr| vec![(name.to_owned(), expr)])
                 .map_err(|error| shape_error(name, &error))
@@ -47,9 +55,9 @@ impl Action {
                 .map_err(|error| shape_error(name, &error))
         };
         match self {
-            Self::Drop => Ok(Vec::new()),
+            Self::Drop | Self::Elsewhere => Ok(Vec::new()),
             Self::DropIfTied => {
-                if model.config.bool("tie_word_embeddings").unwrap_or(true) {
+                if model.config.bool("tie_word_embeddings").unwrap_or(false) {
                     Ok(Vec::new())
                 } else {
                     keep(Ok(expr))
@@ -59,6 +67,7 @@ impl Action {
             Self::PermuteK => heads(model.config.kv_heads()?),
             Self::AddOne => keep(Ok(expr.compute(Arithmetic::Add(1.0)))),
             Self::NegExp => keep(Ok(expr.compute(Arithmetic::NegExp))),
+            Self::Ternary => keep(Ok(expr.ternary())),
             Self::Squeeze => keep(expr.squeeze()),
             Self::Transpose => keep(expr.transpose()),
             Self::Replace(from, to) => Ok(vec![(name.replacen(from, to, 1), expr)]),

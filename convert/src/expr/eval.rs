@@ -121,6 +121,20 @@ impl Expr {
                 arithmetic.apply(&mut wide);
                 values::write(self.ty, &wide, out);
             }
+            Op::Ternary(of, scale) => {
+                let scale = match scale.get() {
+                    Some(&scale) => scale,
+                    None => *scale.get_or_init({
+                        let found = of.inverse_mean_magnitude()?;
+                        move || found
+                    }),
+                };
+                let mut wide = of.f32_rows(rows)?;
+                for value in &mut wide {
+                    *value = (*value * scale).round_ties_even().clamp(-1.0, 1.0) / scale;
+                }
+                values::write(self.ty, &wide, out);
+            }
             Op::ScaledRows(of, factors) => {
                 let factors = &factors[rows.start as usize..rows.end as usize];
                 let mut wide = of.f32_rows(rows)?;
@@ -184,6 +198,17 @@ impl Expr {
         Ok(())
     }
 
+    /// One over the mean magnitude, which is at least 1e-5.
+    fn inverse_mean_magnitude(&self) -> Result<f32, ReadError> {
+        let mut sum = 0.0;
+        for row in 0..self.row_count() {
+            let values = self.f32_rows(row..row + 1)?;
+            sum += values.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+        }
+        let mean = (sum / self.elements() as f64) as f32;
+        Ok(1.0 / mean.max(1e-5))
+    }
+
     /// These rows as f32.
     ///
     /// # Errors
@@ -245,6 +270,7 @@ impl Expr {
             Op::Columns(of, _)
             | Op::Float(of)
             | Op::Computed(of, _)
+            | Op::Ternary(of, _)
             | Op::ScaledRows(of, _)
             | Op::ScaledColumns(of, _) => of.release(rows),
             Op::Scheme(scheme) => scheme.release(rows),

@@ -6,11 +6,11 @@
 
 mod eval;
 mod strided;
-mod values;
+pub(crate) mod values;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gristmill_gguf::{ReadError, TensorType};
 
@@ -76,6 +76,8 @@ enum Op {
     ScaledColumns(Expr, Vec<f32>),
     /// Every row times a factor of its own.
     ScaledRows(Expr, Vec<f32>),
+    /// Values rounded to three levels; the level is found on the first reading.
+    Ternary(Expr, OnceLock<f32>),
     /// Constants, row-major.
     Values(Vec<f32>),
     /// Rows of zeros.
@@ -405,6 +407,15 @@ impl Expr {
             self.arithmetic_type(),
             self.shape.clone(),
             Op::Computed(self.clone(), arithmetic),
+        )
+    }
+
+    /// Every value as -s, 0 or s, where s is the mean magnitude of all values (BitNet's weights).
+    pub fn ternary(&self) -> Self {
+        Self::node(
+            self.arithmetic_type(),
+            self.shape.clone(),
+            Op::Ternary(self.clone(), OnceLock::new()),
         )
     }
 

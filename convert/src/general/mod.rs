@@ -30,7 +30,7 @@ impl Size {
     pub(crate) fn count(&mut self, name: &str, tensor: &Expr) {
         let size = tensor.elements();
         self.total += size;
-        if name.contains("_exps.") {
+        if name.ends_with("_exps.weight") {
             let experts = tensor.shape().last().copied().unwrap_or(1).max(1);
             self.expert += size / experts;
             self.experts += experts;

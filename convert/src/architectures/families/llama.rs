@@ -44,7 +44,7 @@ pub(super) const LLAMA: Architecture = Architecture {
 };
 
 /// The class states the head's size even where the file does not.
-fn head_dim(config: &mut Config) {
+pub(super) fn head_dim(config: &mut Config) {
     if let Ok(dim) = config.head_dim() {
         config.set_default("head_dim", dim);
     }

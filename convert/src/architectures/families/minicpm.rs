@@ -1,0 +1,52 @@
+//! MiniCPM 3: latent attention that is not absorbed.
+
+use super::super::{Action, Architecture, Keys, Model, PLAIN, Param, Part, Rule};
+use super::{CORE, FFN};
+use crate::Error;
+
+pub(super) const ALL: &[Architecture] = &[Architecture {
+    name: "minicpm3",
+    classes: &["MiniCPM3ForCausalLM"],
+    parts: &[
+        CORE,
+        FFN,
+        &[
+            Part::AttnQA,
+            Part::AttnQB,
+            Part::AttnKvAMqa,
+            Part::AttnKvANorm,
+            Part::AttnQANorm,
+            Part::AttnKvB,
+            Part::FfnNorm,
+            Part::RopeFactorsLong,
+            Part::RopeFactorsShort,
+        ],
+    ],
+    params: &[Param::FileType, Param::With(params)],
+    rules: &[Rule("lm_head.weight", Action::DropIfTied)],
+    ..PLAIN
+}];
+
+fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let config = &model.config;
+    keys.set("context_length", config.u32(&["max_position_embeddings"])?);
+    keys.set("embedding_length", config.hidden()?);
+    keys.set("block_count", model.block_count()?);
+    keys.set("feed_forward_length", config.u32(&["intermediate_size"])?);
+    keys.set("attention.head_count", config.heads()?);
+    keys.set("attention.head_count_kv", config.kv_heads()?);
+    let epsilon = config.f64(&["rms_norm_eps"])? as f32;
+    keys.set("attention.layer_norm_rms_epsilon", epsilon);
+    keys.set("vocab_size", config.u32(&["vocab_size"])?);
+    if let Some(rank) = config.opt_u32(&["q_lora_rank"])? {
+        keys.set("attention.q_lora_rank", rank);
+    }
+    keys.set("attention.kv_lora_rank", config.u32(&["kv_lora_rank"])?);
+    let rope = config.u32(&["qk_rope_head_dim"])?;
+    keys.set(
+        "attention.key_length",
+        config.u32(&["qk_nope_head_dim"])? + rope,
+    );
+    keys.set("rope.dimension_count", rope);
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Decoders whose only peculiarity is how their experts are routed and named.
+
+use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
+use super::llama::{PARAMS, rope_dimension};
+use super::{CORE, FFN, MOE, QK_NORM, QKV, SHARED, flag, layer_of, shaped, split_gate_up};
+use crate::Error;
+use crate::expr::Expr;
+
+const GATE_UP_DOWN: &[&str] = &["gate_proj", "up_proj", "down_proj"];
+
+pub(super) const ALL: &[Architecture] = &[
+    Architecture {
+        name: "minimax-m2",
+        classes: &["MiniMaxM2ForCausalLM"],
+        parts: &[
+            CORE,
+            QKV,
+            QK_NORM,
+            MOE,
+            &[Part::FfnNorm, Part::FfnExpProbsB],
+        ],
+        params: &[
+            Param::Base,
+            Param::U32("expert_feed_forward_length", &["intermediate_size"]),
+            Param::U32("rope.dimension_count", &["rotary_dim"]),
+        ],
+        ..PLAIN
+    },
+    Architecture {
+        name: "dots1",
+        classes: &["Dots1ForCausalLM"],
+        parts: &[
+            CORE,
+            QKV,
+            QK_NORM,
+            FFN,
+            MOE,
+            SHARED,
+            &[Part::FfnNorm, Part::FfnExpProbsB],
+        ],
+        params: &[
+            Param::Base,
+            Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
+            Param::MaybeU32("leading_dense_block_count", &["first_k_dense_replace"]),
+            Param::MaybeU32("expert_shared_count", &["n_shared_experts"]),
+            Param::MaybeF32("expert_weights_scale", &["routed_scaling_factor"]),
+            Param::With(|model, keys| {
+                keys.set("expert_weights_norm", flag(&model.config, "norm_topk_prob"));
+                Ok(())
+            }),
+        ],
+        ..PLAIN
+    },
+    Architecture {
+        name: "afmoe",
+        expert_order: GATE_UP_DOWN,
+        classes: &["AfmoeForCausalLM"],
+        parts: &[
+            CORE,
+            QKV,
+            QK_NORM,
+            FFN,
+            MOE,
+            SHARED,
+            &[
+                Part::AttnPostNorm,
+                Part::AttnGate,
+                Part::FfnPreNorm,
+                Part::FfnPostNorm,
+                Part::FfnExpProbsB,
+            ],
+        ],
+        params: &[
+            Param::Base,
+            Param::U32("vocab_size", &["vocab_size"]),
+            Param::With(rope_dimension),
+            Param::MaybeU32("expert_shared_count", &["num_shared_experts"]),
+            Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
+            Param::MaybeU32("leading_dense_block_count", &["num_dense_layers"]),
+            Param::With(|model, keys| {
+                if let Some(norm) = model.config.bool("route_norm") {
+                    keys.set("expert_weights_norm", norm);
+                }
+                Ok(())
+            }),
+            Param::MaybeF32("expert_weights_scale", &["route_scale"]),
+            Param::MaybeU32("attention.sliding_window", &["sliding_window"]),
+        ],
+        rules: &[Rule(
+            "*.mlp.expert_bias",
+            Action::Replace("expert_bias", "expert_bias.bias"),
+        )],
+        ..PLAIN
+    },
+    Architecture {
+        name: "ernie4_5-moe",
+        expert_order: GATE_UP_DOWN,
+        classes: &["Ernie4_5_MoeForCausalLM"],
+        parts: &[
+            CORE,
+            QKV,
+            FFN,
+            MOE,
+            SHARED,
+            &[Part::FfnNorm, Part::FfnExpProbsB],
+        ],
+        params: &[Param::Base, Param::With(ernie)],
+        rules: &[Rule("*mtp_*", Action::Drop)],
+        ..PLAIN
+    },
+    Architecture {
+        name: "llama4",
+        classes: &["Llama4ForCausalLM", "Llama4ForConditionalGeneration"],
+        parts: &[
+            CORE,
+            QKV,
+            FFN,
+            MOE,
+            SHARED,
+            &[Part::RopeFreqs, Part::FfnNorm],
+        ],
+        defaults: |config| {
+            if let Some(width) = config.get("intermediate_size_mlp").cloned() {
+                config.set("prefix_dense_intermediate_size", width);
+            }
+        },
+        params: &[Param::With(llama4)],
+        rules: &[
+            Rule("*.experts.gate_up_proj", Action::With(transposed_gate_up)),
+            Rule("*.experts.down_proj", Action::With(transposed_down)),
+        ],
+        ..PLAIN
+    },
+];
+
+fn ernie(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let config = &model.config;
+    keys.set("expert_count", config.u32(&["moe_num_experts"])?);
+    keys.set("expert_used_count", config.u32(&["moe_k"])?);
+    keys.set(
+        "interleave_moe_layer_step",
+        config.u32(&["moe_layer_interval"])?,
+    );
+    keys.set(
+        "leading_dense_block_count",
+        config.u32(&["moe_layer_start_index"])?,
+    );
+    let width = config.u32(&["moe_intermediate_size"])?;
+    keys.set("expert_feed_forward_length", width);
+    if let Some(shared) = config.opt_u32(&["moe_num_shared_experts"])? {
+        keys.set("expert_shared_count", shared);
+        if shared > 0 {
+            keys.set("expert_shared_feed_forward_length", shared * width);
+        }
+    }
+    Ok(())
+}
+
+fn llama4(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    for param in PARAMS {
+        param.write(model, keys)?;
+    }
+    let config = &model.config;
+    keys.set(
+        "interleave_moe_layer_step",
+        config.u32(&["interleave_moe_layer_step"])?,
+    );
+    keys.set(
+        "expert_feed_forward_length",
+        config.u32(&["intermediate_size"])?,
+    );
+    if let Some(types) = config.list("layer_types")
+        && types.iter().all(|ty| ty.as_str() == Some("full_attention"))
+    {
+        keys.set("attention.sliding_window", 0u32);
+    }
+    Ok(())
+}
+
+fn transposed_gate_up(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let layer = layer_of(name)?;
+    split_gate_up(
+        name,
+        &shaped(name, expr.transpose())?,
+        &format!("blk.{layer}.ffn_gate_exps.weight"),
+        &format!("blk.{layer}.ffn_up_exps.weight"),
+    )
+}
+
+fn transposed_down(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let down = shaped(name, expr.transpose())?;
+    Ok(vec![(format!("{name}.weight"), down)])
+}

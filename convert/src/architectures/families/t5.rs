@@ -1,0 +1,97 @@
+//! T5: an encoder and a decoder.
+
+use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
+use crate::Error;
+use crate::expr::Expr;
+
+pub(super) const ALL: &[Architecture] = &[Architecture {
+    name: "t5",
+    classes: &[
+        "T5ForConditionalGeneration",
+        "T5WithLMHeadModel",
+        "MT5ForConditionalGeneration",
+        "UMT5ForConditionalGeneration",
+    ],
+    parts: &[&[
+        Part::TokenEmbd,
+        Part::Output,
+        Part::DecAttnNorm,
+        Part::DecAttnQ,
+        Part::DecAttnK,
+        Part::DecAttnV,
+        Part::DecAttnOut,
+        Part::DecAttnRelB,
+        Part::DecCrossAttnNorm,
+        Part::DecCrossAttnQ,
+        Part::DecCrossAttnK,
+        Part::DecCrossAttnV,
+        Part::DecCrossAttnOut,
+        Part::DecCrossAttnRelB,
+        Part::DecFfnNorm,
+        Part::DecFfnGate,
+        Part::DecFfnDown,
+        Part::DecFfnUp,
+        Part::DecOutputNorm,
+        Part::EncAttnNorm,
+        Part::EncAttnQ,
+        Part::EncAttnK,
+        Part::EncAttnV,
+        Part::EncAttnOut,
+        Part::EncAttnRelB,
+        Part::EncFfnNorm,
+        Part::EncFfnGate,
+        Part::EncFfnDown,
+        Part::EncFfnUp,
+        Part::EncOutputNorm,
+    ]],
+    params: &[Param::With(params)],
+    rules: &[
+        Rule("*embed_tokens.weight", Action::With(first_embedding)),
+        Rule("shared.weight", Action::With(first_embedding)),
+        Rule("lm_head.weight", Action::DropIfTied),
+    ],
+    ..PLAIN
+}];
+
+fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let config = &model.config;
+    let context = config.opt_u32(&["n_positions"])?.unwrap_or(512);
+    keys.set("context_length", context);
+    keys.set("embedding_length", config.u32(&["d_model"])?);
+    keys.set("feed_forward_length", config.u32(&["d_ff"])?);
+    let layers = config.layers()?;
+    keys.set("block_count", layers);
+    let decoder = config.opt_u32(&["num_decoder_layers"])?;
+    keys.set("decoder_block_count", decoder.unwrap_or(layers));
+    keys.set("attention.head_count", config.u32(&["num_heads"])?);
+    let dim = config.u32(&["d_kv"])?;
+    keys.set("attention.key_length", dim);
+    keys.set("attention.value_length", dim);
+    let epsilon = config.f64(&["layer_norm_epsilon"])? as f32;
+    keys.set("attention.layer_norm_epsilon", epsilon);
+    keys.set(
+        "attention.relative_buckets_count",
+        config.u32(&["relative_attention_num_buckets"])?,
+    );
+    keys.set("attention.layer_norm_rms_epsilon", epsilon);
+    keys.set(
+        "decoder_start_token_id",
+        config.u32(&["decoder_start_token_id"])?,
+    );
+    keys.file_type();
+    Ok(())
+}
+
+/// The embedding is shared by encoder and decoder, and may be stored under three names.
+fn first_embedding(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    const NAMES: [&str; 3] = [
+        "decoder.embed_tokens.weight",
+        "encoder.embed_tokens.weight",
+        "shared.weight",
+    ];
+    let first = NAMES.iter().find(|name| model.stored(name).is_some());
+    if first != Some(&name) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![("shared.weight".to_owned(), expr)])
+}

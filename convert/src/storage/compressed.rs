@@ -1,0 +1,172 @@
+//! compressed-tensors: 8-bit values with scales, or values packed into words.
+
+use std::ops::Range;
+
+use gristmill_gguf::{ReadError, TensorType};
+use serde_json::Value as Json;
+
+use super::packed::{field, words};
+use super::{Named, Tensors, blocks, floats, matrix, nvfp4, parameter};
+use crate::Error;
+use crate::checkpoint::{Dtype, Stored};
+use crate::expr::{Expr, Rows};
+
+/// A matrix packed along its rows: `w[o][i] = (q − offset) · scale[o][g]`.
+#[derive(Debug)]
+struct Packed {
+    weight: Stored,
+    /// Zero points, packed along the outputs; without them the middle of the range.
+    zeros: Option<Stored>,
+    scales: Vec<f32>,
+    /// Group of each input.
+    groups: Vec<u32>,
+    /// Groups in a row of scales.
+    count: usize,
+    bits: usize,
+    words_per_row: usize,
+}
+
+pub(super) fn read(
+    tensors: &[Stored],
+    by_name: &Tensors,
+    scheme: &Json,
+) -> Result<Vec<Named>, Error> {
+    let format = scheme.get("format").and_then(Json::as_str);
+    let weights = scheme
+        .get("config_groups")
+        .and_then(Json::as_object)
+        .and_then(|groups| groups.values().next())
+        .and_then(|group| group.get("weights"))
+        .cloned()
+        .unwrap_or_default();
+    match format {
+        Some("float-quantized" | "int-quantized" | "naive-quantized") => {
+            let block = weights.get("block_structure").and_then(Json::as_array);
+            let side = |at: usize| block.and_then(|b| b.get(at)?.as_u64()).filter(|&n| n > 0);
+            let block = [side(0).unwrap_or(128), side(1).unwrap_or(128)];
+            blocks::read_with(tensors, by_name, block)
+        }
+        Some("pack-quantized") => {
+            let bits = parameter(&weights, "num_bits").unwrap_or(4) as usize;
+            if ![2, 4, 8].contains(&bits) {
+                return Err(Error::config(
+                    "quantization_config",
+                    format!("packs {bits} bits; 2, 4 and 8 are read"),
+                ));
+            }
+            unpack(tensors, by_name, bits)
+        }
+        Some("nvfp4-pack-quantized") => nvfp4::read(tensors, by_name),
+        other => Err(Error::config(
+            "quantization_config",
+            format!("has the format {other:?} of compressed-tensors, which is not supported"),
+        )),
+    }
+}
+
+/// Plain tensors in their places, unpacked ones after them.
+fn unpack(tensors: &[Stored], by_name: &Tensors, bits: usize) -> Result<Vec<Named>, Error> {
+    const PARTS: [&str; 4] = ["_scale", "_shape", "_zero_point", "_g_idx"];
+    let mut plain = Vec::new();
+    let mut unpacked = Vec::new();
+    for tensor in tensors {
+        let name = &tensor.name;
+        if let Some(base) = name.strip_suffix("_packed") {
+            unpacked.push((base.to_owned(), packed(tensor, by_name, base, bits)?));
+            continue;
+        }
+        let owner = PARTS.iter().find_map(|part| name.strip_suffix(part));
+        if !owner.is_some_and(|base| by_name.get(&format!("{base}_packed")).is_some()) {
+            plain.push((name.clone(), Expr::load(tensor)));
+        }
+    }
+    plain.extend(unpacked);
+    Ok(plain)
+}
+
+fn packed(weight: &Stored, by_name: &Tensors, base: &str, bits: usize) -> Result<Expr, Error> {
+    let scales = by_name.need(&format!("{base}_scale"))?;
+    let [outputs, words_per_row] = matrix(weight)?;
+    let per_word = 32 / bits as u64;
+    let shape = by_name.get(&format!("{base}_shape")).map(floats);
+    let inputs = match shape.as_deref() {
+        Some([_, inputs]) => *inputs as u64,
+        _ => words_per_row * per_word,
+    };
+    let count = scales.elements() / outputs.max(1);
+    let zeros = by_name.get(&format!("{base}_zero_point"));
+    let fits = weight.dtype == Dtype::I32
+        && count > 0
+        && scales.elements() == outputs * count
+        && inputs.div_ceil(per_word) == words_per_row
+        && zeros.is_none_or(|zeros| {
+            zeros.dtype == Dtype::I32 && zeros.shape == [outputs.div_ceil(per_word), count]
+        });
+    if !fits {
+        return Err(Error::tensor(
+            &weight.name,
+            format!(
+                "packed values {:?} and scales {:?} do not fit {bits} bits",
+                weight.shape, scales.shape
+            ),
+        ));
+    }
+    let groups: Vec<u32> = match by_name.get(&format!("{base}_g_idx")) {
+        Some(index) => floats(index)
+            .into_iter()
+            .map(|group| group as u32)
+            .collect(),
+        None => {
+            let size = inputs.div_ceil(count);
+            (0..inputs).map(|input| (input / size) as u32).collect()
+        }
+    };
+    if groups.len() as u64 != inputs || groups.iter().any(|&group| u64::from(group) >= count) {
+        return Err(Error::tensor(
+            format!("{base}_g_idx"),
+            format!("does not give each of {inputs} inputs one of {count} groups"),
+        ));
+    }
+    let packed = Packed {
+        weight: weight.clone(),
+        zeros: zeros.cloned(),
+        scales: floats(scales),
+        groups,
+        count: count as usize,
+        bits,
+        words_per_row: words_per_row as usize,
+    };
+    Ok(Expr::scheme(TensorType::F32, &[inputs, outputs], packed))
+}
+
+impl Rows for Packed {
+    fn append(&self, rows: Range<u64>, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let per_word = 32 / self.bits;
+        let middle = 1 << (self.bits - 1);
+        let packed = words(&self.weight);
+        for output in rows.start as usize..rows.end as usize {
+            let row = &packed[output * self.words_per_row..][..self.words_per_row];
+            let scales = &self.scales[output * self.count..][..self.count];
+            for (input, &group) in self.groups.iter().enumerate() {
+                let group = group as usize;
+                let value = field(row[input / per_word], input % per_word, self.bits);
+                let zero = match &self.zeros {
+                    Some(zeros) => {
+                        let word = words(zeros)[output / per_word * self.count + group];
+                        field(word, output % per_word, self.bits)
+                    }
+                    None => middle,
+                };
+                let value = (value.cast_signed() - zero.cast_signed()) as f32 * scales[group];
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, rows: Range<u64>) {
+        let size = self.words_per_row * 4;
+        self.weight
+            .release(rows.start as usize * size..rows.end as usize * size);
+    }
+}

@@ -1,0 +1,102 @@
+//! Checkpoints whose weights are already quantized: what is stored, as plain tensors.
+
+mod awq;
+mod blocks;
+mod compressed;
+mod gptq;
+mod mlx;
+pub(crate) mod mxfp4;
+mod nvfp4;
+mod packed;
+
+use std::collections::HashMap;
+
+use serde_json::Value as Json;
+
+use crate::Error;
+use crate::checkpoint::Stored;
+use crate::config::Config;
+use crate::expr::{Expr, values};
+
+/// A name and its rows.
+type Named = (String, Expr);
+
+/// The tensors of a checkpoint by name, for schemes that put several of them together.
+struct Tensors<'a>(HashMap<&'a str, &'a Stored>);
+
+impl<'a> Tensors<'a> {
+    fn get(&self, name: &str) -> Option<&'a Stored> {
+        self.0.get(name).copied()
+    }
+
+    fn need(&self, name: &str) -> Result<&'a Stored, Error> {
+        self.get(name)
+            .ok_or_else(|| Error::tensor(name, "is missing"))
+    }
+}
+
+/// All tensors as the model knows them: stored ones, and those that a scheme unpacks.
+///
+/// # Errors
+/// If a scheme is unknown, or its tensors are incomplete or do not fit each other.
+pub(crate) fn read(tensors: &[Stored], config: &Config) -> Result<Vec<Named>, Error> {
+    let by_name = Tensors(tensors.iter().map(|t| (t.name.as_str(), t)).collect());
+    let plain = || tensors.iter().map(|t| (t.name.clone(), Expr::load(t)));
+    let Some(scheme) = config.get("quantization_config") else {
+        // MLX states its parameters under another name.
+        return match config.get("quantization") {
+            Some(scheme) => mlx::read(tensors, &by_name, scheme),
+            None => Ok(plain().collect()),
+        };
+    };
+    let method = scheme.get("quant_method").and_then(Json::as_str);
+    match method {
+        Some("mxfp4") => Ok(plain().collect()),
+        Some("fp8" | "fbgemm_fp8") => blocks::read(tensors, &by_name, scheme),
+        Some("gptq") => gptq::read(tensors, &by_name, scheme),
+        Some("awq") => awq::read(tensors, &by_name, scheme),
+        Some("compressed-tensors") => compressed::read(tensors, &by_name, scheme),
+        Some("modelopt") => match scheme.get("quant_algo").and_then(Json::as_str) {
+            Some("NVFP4") => nvfp4::read(tensors, &by_name),
+            _ => blocks::read(tensors, &by_name, scheme),
+        },
+        Some(method) => Err(Error::config(
+            "quantization_config",
+            format!(
+                "has the method `{method}`, which is not supported; known are awq, \
+                 compressed-tensors, fp8, gptq, modelopt, mxfp4"
+            ),
+        )),
+        None if scheme.get("group_size").is_some() && scheme.get("bits").is_some() => {
+            mlx::read(tensors, &by_name, scheme)
+        }
+        None => Err(Error::config(
+            "quantization_config",
+            "does not name its `quant_method`",
+        )),
+    }
+}
+
+/// All values of a small tensor (scales, indices) as f32.
+fn floats(stored: &Stored) -> Vec<f32> {
+    let count = stored.elements() as usize;
+    let mut out = Vec::with_capacity(count);
+    values::widen(stored, 0, count, &mut out);
+    out
+}
+
+/// A positive integer of a scheme's parameters.
+fn parameter(scheme: &Json, field: &str) -> Option<u64> {
+    scheme.get(field)?.as_u64().filter(|&value| value > 0)
+}
+
+/// A matrix's rows and columns.
+fn matrix(stored: &Stored) -> Result<[u64; 2], Error> {
+    match stored.shape[..] {
+        [rows, columns] => Ok([rows, columns]),
+        _ => Err(Error::tensor(
+            &stored.name,
+            format!("has shape {:?}, expected a matrix", stored.shape),
+        )),
+    }
+}
