@@ -6,6 +6,7 @@ mod affine;
 pub(crate) mod error;
 pub(crate) mod fp4;
 pub(crate) mod lattice;
+pub(crate) mod lattice_best;
 mod neighbours;
 pub(crate) mod points;
 mod positive;
@@ -36,4 +37,18 @@ pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
 #[inline(always)]
 pub(crate) fn nearest_int(value: f32) -> i32 {
     ((value + 12_582_912.0).to_bits() & 0x007F_FFFF) as i32 - 0x0040_0000
+}
+
+/// What effort `best` weighs the squared errors of a block with: importance relative to the largest,
+/// one without importance. Values of no importance keep a trace of weight, so that they too are
+/// encoded well where that costs nothing.
+#[inline(always)]
+pub(crate) fn relative_weights<const N: usize>(importance: Option<&[f32; N]>) -> [f32; N] {
+    const TRACE: f32 = 1e-9;
+    let Some(importance) = importance else {
+        return [1.0; N];
+    };
+    let largest = importance.iter().fold(0.0, |max: f32, &v| max.max(v));
+    let inverse = if largest > 0.0 { 1.0 / largest } else { 1.0 };
+    std::array::from_fn(|i| importance[i] * inverse + TRACE)
 }

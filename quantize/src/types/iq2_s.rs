@@ -5,8 +5,9 @@ use gristmill_gguf::TensorType;
 use super::format::{f16_at, f16_fault};
 use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8};
 use super::{Effort, Format, ImportanceUse, Rows};
-use crate::codebooks::IQ2S_GRID;
+use crate::codebooks::{IQ2_LEVELS, IQ2S_GRID};
 use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
 
 /// Block of 82 bytes: scale `d`; 32 low index bytes; 32 sign bytes; eight bytes with the two high
@@ -50,6 +51,7 @@ impl Signed<82, 16, 2, 8, 2> for Iq2S {
     const EVEN: bool = false;
     const MEAN_SQUARE: (f32, f32) = (2.0, 0.5);
     const CORRECTION: f32 = 0.9875;
+    const DECODED: Decoded = Decoded::new(IQ2_LEVELS, 0.125);
 
     fn points() -> &'static Points {
         &points::IQ2S

@@ -5,8 +5,9 @@ use gristmill_gguf::TensorType;
 use super::format::{f16_at, f16_fault};
 use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
-use crate::codebooks::{IQ2XS_GRID, even_signs};
+use crate::codebooks::{IQ2_LEVELS, IQ2XS_GRID, even_signs};
 use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
 
 /// Block of 74 bytes: scale `d`; 32 × u16 (index in bits 0..9, sign index in bits 9..16); eight
@@ -49,6 +50,7 @@ impl Signed<74, 16, 2, 8, 2> for Iq2Xs {
     const EVEN: bool = true;
     const MEAN_SQUARE: (f32, f32) = (1.0, 0.0);
     const CORRECTION: f32 = 1.0;
+    const DECODED: Decoded = Decoded::new(IQ2_LEVELS, 0.125);
 
     fn points() -> &'static Points {
         &points::IQ2XS

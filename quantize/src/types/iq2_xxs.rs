@@ -5,8 +5,9 @@ use gristmill_gguf::TensorType;
 use super::format::{f16_at, f16_fault};
 use super::lattice::{self, Coded, Signed, signed8, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
-use crate::codebooks::{IQ2XXS_GRID, even_signs};
+use crate::codebooks::{IQ2_LEVELS, IQ2XXS_GRID, even_signs};
 use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
 
 /// Block of 66 bytes: scale `d`, then eight records of eight bytes, one per group: four codebook
@@ -53,6 +54,7 @@ impl Signed<66, 32, 4, 8, 2> for Iq2Xxs {
     const EVEN: bool = true;
     const MEAN_SQUARE: (f32, f32) = (1.0, 0.0);
     const CORRECTION: f32 = 1.0;
+    const DECODED: Decoded = Decoded::new(IQ2_LEVELS, 0.125);
 
     fn points() -> &'static Points {
         &points::IQ2XXS

@@ -5,8 +5,9 @@ use gristmill_gguf::TensorType;
 use super::format::{f16_at, f16_fault};
 use super::lattice::{self, Coded, Signed, join4, nibble, pack_nibbles, signed8};
 use super::{Effort, Format, ImportanceUse, Rows};
-use crate::codebooks::IQ3S_GRID;
+use crate::codebooks::{IQ3S_GRID, IQ3S_LEVELS};
 use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
 
 /// Block of 110 bytes: scale `d`; 64 low index bytes; eight bytes with the ninth index bits; 32 sign
@@ -55,6 +56,7 @@ impl Signed<110, 32, 8, 4, 3> for Iq3S {
     const EVEN: bool = false;
     const MEAN_SQUARE: (f32, f32) = (2.0, 0.0);
     const CORRECTION: f32 = 1.033;
+    const DECODED: Decoded = Decoded::new(IQ3S_LEVELS, 1.0);
 
     fn points() -> &'static Points {
         &points::IQ3S

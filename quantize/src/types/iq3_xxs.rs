@@ -5,8 +5,9 @@ use gristmill_gguf::TensorType;
 use super::format::{f16_at, f16_fault};
 use super::lattice::{self, Coded, Signed, join4, signed8, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
-use crate::codebooks::{IQ3XXS_GRID, even_signs};
+use crate::codebooks::{IQ3XXS_GRID, IQ3XXS_LEVELS, even_signs};
 use crate::search::lattice::{Again, Lattice, Start};
+use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
 
 /// Block of 98 bytes: scale `d`; 64 codebook indices; eight u32, one per group, with four seven-bit
@@ -56,6 +57,7 @@ impl Signed<98, 32, 8, 4, 3> for Iq3Xxs {
     const EVEN: bool = true;
     const MEAN_SQUARE: (f32, f32) = (2.0, 0.0);
     const CORRECTION: f32 = 1.0125;
+    const DECODED: Decoded = Decoded::new(IQ3XXS_LEVELS, 0.25);
 
     fn points() -> &'static Points {
         &points::IQ3XXS

@@ -4,10 +4,12 @@ use std::array::from_fn;
 use std::marker::PhantomData;
 
 use super::{Effort, Format, Rows};
-use crate::half::f32_to_f16;
+use crate::half::{f16_to_f32, f32_to_f16};
+use crate::search::error::keep_better;
 use crate::search::lattice::{Found, Lattice, SubBlocks, reference_lattice};
-use crate::search::nearest_int;
+use crate::search::lattice_best::{Decoded, H, Improve};
 use crate::search::points::Points;
+use crate::search::{nearest_int, relative_weights};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Nibble `i` of packed bytes, low nibble first.
@@ -67,6 +69,7 @@ const ENTRIES: usize = 64;
 const SIGNS: usize = 32;
 
 /// A block before packing.
+#[derive(Clone, Copy)]
 pub(super) struct Coded {
     /// Scale levels of the sub-blocks.
     pub(super) scales: [u8; SUBS],
@@ -76,6 +79,16 @@ pub(super) struct Coded {
     pub(super) signs: [u8; SIGNS],
     /// Which sub-blocks ggml takes for zero, by bit.
     pub(super) empty: u16,
+}
+
+impl Coded {
+    /// Nothing but zeros.
+    const EMPTY: Self = Self {
+        scales: [0; SUBS],
+        rows: [0; ENTRIES],
+        signs: [0; SIGNS],
+        empty: 0,
+    };
 }
 
 /// A type of sub-blocks of `N` values, each `G` codebook entries of `D` values with a digit of
@@ -96,6 +109,9 @@ pub(super) trait Signed<
     const MEAN_SQUARE: (f32, f32);
     /// ggml multiplies the block's scale by this to make up for the levels it searches with.
     const CORRECTION: f32;
+
+    /// The values of the digits as decoded.
+    const DECODED: Decoded;
 
     /// The codebook.
     fn points() -> &'static Points;
@@ -178,14 +194,94 @@ impl<
             }
             let found =
                 reference_lattice::<S, N, G, D, BITS>(simd, points, &T::LATTICE, &batch_blocks);
+            let mut coded = [Coded::EMPTY; 2];
+            let mut bits = [0; 2];
             for (b, block) in blocks.iter_mut().enumerate() {
-                *block = finish::<T, BYTES, N, G, D, BITS>(points, &found, b * subs, &signs[b]);
+                (bits[b], coded[b]) =
+                    finish::<T, BYTES, N, G, D, BITS>(points, &found, b * subs, &signs[b]);
+                *block = T::pack(bits[b], &coded[b]);
+            }
+            if self.effort == Effort::Best {
+                improve::<S, T, BYTES, N, G, D, BITS>(simd, inputs, &coded, bits, blocks);
             }
         }
     }
 }
 
-/// Turns what the search found in the lanes from `first` on into a block.
+/// Replaces blocks by better ones, starting from ggml's.
+#[inline(always)]
+fn improve<
+    S: Simd,
+    T: Signed<BYTES, N, G, D, BITS>,
+    const BYTES: usize,
+    const N: usize,
+    const G: usize,
+    const D: usize,
+    const BITS: usize,
+>(
+    simd: S,
+    inputs: &[(&[f32; 256], Option<&[f32; 256]>)],
+    coded: &[Coded; 2],
+    bits: [u16; 2],
+    blocks: &mut [[u8; BYTES]],
+) {
+    let subs = 256 / N;
+    let mut lanes = SubBlocks {
+        values: [[0.0; N]; LANES],
+        weights: [[0.0; N]; LANES],
+    };
+    let mut signs = [[0; SIGNS]; 2];
+    let mut levels = [0; LANES];
+    let mut odd = [0u16; H];
+    for (b, &(values, importance)) in inputs.iter().enumerate() {
+        let weights = relative_weights(importance);
+        let magnitudes = values.map(f32::abs);
+        for (signs, values) in signs[b].iter_mut().zip(values.as_chunks::<8>().0) {
+            for (j, &value) in values.iter().enumerate() {
+                *signs |= u8::from(value < 0.0) << j;
+            }
+        }
+        for sub in 0..subs {
+            let lane = b * subs + sub;
+            lanes.values[lane] = magnitudes.as_chunks().0[sub];
+            lanes.weights[lane] = weights.as_chunks().0[sub];
+            levels[lane] = coded[b].scales[sub];
+            for group in 0..N / 8 {
+                let is_odd = T::EVEN && signs[b][sub * (N / 8) + group].count_ones() % 2 == 1;
+                odd[group] |= u16::from(is_odd) << lane;
+            }
+        }
+    }
+    let search = Improve {
+        simd,
+        points: T::points(),
+        decoded: &T::DECODED,
+        blocks: &lanes,
+        odd,
+        subs,
+    };
+    let (choice, bits) = search.run::<G, D, BITS>(bits.map(f16_to_f32), levels);
+    for (b, (block, &(values, importance))) in blocks.iter_mut().zip(inputs).enumerate() {
+        let mut coded = Coded::EMPTY;
+        for sub in 0..subs {
+            let lane = b * subs + sub;
+            coded.scales[sub] = choice.levels[lane];
+            for group in 0..G {
+                coded.rows[sub * G + group] = T::points().row(choice.codes[group][lane]);
+            }
+            for group in 0..N / 8 {
+                let at = sub * (N / 8) + group;
+                // Shifted out where no sign is wrong.
+                let wrong = 1u16 << choice.wrong[group][lane].min(8);
+                coded.signs[at] = signs[b][at] ^ wrong as u8;
+            }
+        }
+        let candidate = T::pack(bits[b], &coded);
+        keep_better::<T, BYTES, 256>(block, &candidate, values, importance);
+    }
+}
+
+/// Scale bits and the rest of a block, from what the search found in the lanes from `first` on.
 #[inline(always)]
 fn finish<
     T: Signed<BYTES, N, G, D, BITS>,
@@ -199,13 +295,8 @@ fn finish<
     found: &Found<G>,
     first: usize,
     signs: &[u8; SIGNS],
-) -> [u8; BYTES] {
-    let mut coded = Coded {
-        scales: [0; SUBS],
-        rows: [0; ENTRIES],
-        signs: [0; SIGNS],
-        empty: 0,
-    };
+) -> (u16, Coded) {
+    let mut coded = Coded::EMPTY;
     let subs = 256 / N;
     let scales = &found.scales[first..first + subs];
     let largest = scales
@@ -213,7 +304,7 @@ fn finish<
         .fold(0.0, |max: f32, scale| max.max(scale.abs()));
     if largest == 0.0 && T::EVEN {
         coded.empty = u16::MAX;
-        return T::pack(0, &coded);
+        return (0, coded);
     }
     let d = largest / 31.0;
     let inverse = 1.0 / d;
@@ -234,7 +325,7 @@ fn finish<
             coded.scales[sub] = level.clamp(0, 15) as u8;
         }
     }
-    T::pack(f32_to_f16(d * T::CORRECTION), &coded)
+    (f32_to_f16(d * T::CORRECTION), coded)
 }
 
 /// ggml's weights of a block.
