@@ -126,12 +126,9 @@ fn multiply(matrix: &Matrix, x: &[f32], mut check: impl FnMut(Isa, bool, &[f32])
 }
 
 fn shapes(ty: TensorType) -> impl Iterator<Item = (usize, usize, usize)> {
-    let long = ty.layout().values == 256;
-    let cols = if long {
-        [768, 256, 2560]
-    } else {
-        [832, 32 * ty.layout().values, 128]
-    };
+    let block = ty.layout().values;
+    // Whole superblocks and, where blocks are smaller, parts of one.
+    let cols = [256, 832, 2560, block].map(|cols: usize| cols.next_multiple_of(block));
     [(37, 3), (1, 1), (33, 4), (70, 13)]
         .into_iter()
         .flat_map(move |(rows, tokens)| cols.map(|cols| (rows, cols, tokens)))
@@ -210,4 +207,84 @@ fn results_do_not_depend_on_the_number_of_tokens() {
             });
         }
     }
+}
+
+/// A file of golden blocks.
+fn golden(name: &str) -> Option<Vec<u8>> {
+    let folder = std::env::var_os("GRIST_GOLDEN").map_or_else(
+        || concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden").into(),
+        std::path::PathBuf::from,
+    );
+    // Worktrees lie a level deeper than a clone.
+    let deeper = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let folder = if folder.exists() { folder } else { deeper };
+    std::fs::read(folder.join("blocks").join(format!("{name}.safetensors"))).ok()
+}
+
+#[test]
+fn golden_dot_products_are_within_their_tolerance() {
+    let mut rows = 0;
+    for ty in types().filter(|&ty| ty != TensorType::F32) {
+        let Some(file) = golden(ty.name()) else {
+            continue;
+        };
+        let file = safetensors::SafeTensors::deserialize(&file).expect("golden data");
+        let input = input_activation().expect("the golden folder holds input.safetensors");
+        let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        for set in ["plain", "weighted"] {
+            let Ok(stored) = file.tensor(set) else {
+                continue;
+            };
+            let right = file.tensor(&format!("{set}_dot_f64")).expect("products");
+            let right: Vec<_> = right
+                .data()
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&b| f64::from_le_bytes(b))
+                .collect();
+            let data = TensorData::from(stored.data().to_vec());
+            let matrix = Matrix::new(ty, stored.shape()[0], input.len(), data).expect("it fits");
+            let weights = decoded(&matrix);
+            let tolerance = match (ty, ty.layout().values) {
+                (TensorType::BF16, _) => 1e-4,
+                (TensorType::F16, _) => 2e-5,
+                (_, 256) => 3e-3,
+                _ => 2e-3,
+            };
+            multiply(&matrix, &input, |isa, exact, out| {
+                for (r, (w, &right)) in weights.chunks(input.len()).zip(&right).enumerate() {
+                    if w.iter().all(|w| w.is_finite()) {
+                        let scale = norm(w) * norm(&input);
+                        let tolerance = if exact { 1e-6 } else { tolerance };
+                        let error = (f64::from(out[r]) - right).abs();
+                        assert!(
+                            error <= tolerance * scale,
+                            "{ty} {set} {isa} {exact} row {r}: {error} of {scale}"
+                        );
+                        rows += 1;
+                    }
+                }
+            });
+        }
+    }
+    if rows == 0 {
+        println!("skipped: golden data not found");
+    } else {
+        println!("{rows} golden products");
+    }
+}
+
+fn input_activation() -> Option<Vec<f32>> {
+    let file = golden("input")?;
+    let file = safetensors::SafeTensors::deserialize(&file).ok()?;
+    let data = file.tensor("activation").ok()?;
+    Some(
+        data.data()
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| f32::from_le_bytes(b))
+            .collect(),
+    )
 }

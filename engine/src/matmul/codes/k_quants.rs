@@ -5,13 +5,9 @@ use super::super::SUPER;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::legacy::half;
-use super::{BlockScalesMinima, Codes, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales};
-
-/// Place of 16-value sub-block `j` in the order of [`SuperScales`].
-#[inline(always)]
-const fn place(j: usize) -> usize {
-    j / 2 + j % 2 * 8
-}
+use super::{
+    BlockScalesMinima, Codes, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales, place,
+};
 
 /// 16 bytes of scale and minimum nibbles, 64 bytes of 2-bit codes, d, dmin;
 /// value = d * sc * q - dmin * mn.

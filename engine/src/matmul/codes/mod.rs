@@ -7,11 +7,17 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod codebooks;
 mod k_quants;
 mod legacy;
+mod nibbles;
+mod ternary;
 
+pub(super) use codebooks::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 pub(super) use k_quants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 pub(super) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(super) use nibbles::{IQ4_NL, IQ4_XS, MXFP4, NVFP4};
+pub(super) use ternary::{Q1_0, Q2_0, TQ1_0, TQ2_0};
 
 use super::SUPER;
 
@@ -97,7 +103,16 @@ pub(super) trait Codes {
     /// # Safety
     /// The CPU must have it.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales);
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        Self::unpack(bytes, codes, scales);
+    }
+}
+
+/// Place of 16-value sub-block `j` in the order of [`SuperScales`].
+#[inline(always)]
+const fn place(j: usize) -> usize {
+    j / 2 + j % 2 * 8
 }
 
 /// Unpacks one superblock, in some way.
