@@ -6,5 +6,6 @@ pub mod divergence;
 pub mod evaluate;
 pub mod protocol;
 pub mod report;
+pub mod sensitivity;
 pub mod speed;
 pub mod statistics;

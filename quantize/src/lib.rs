@@ -1,5 +1,6 @@
 //! Tensor types, presets, recipes, importance and the streaming quantization job.
 
+pub mod budget;
 pub mod codebooks;
 pub mod half;
 pub mod importance;
