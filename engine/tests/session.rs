@@ -280,7 +280,7 @@ fn generation_repeats_with_its_seed_and_stops() {
     let first = run(1, &[]);
     assert_eq!(first.len(), 20);
     assert_eq!(first, run(1, &[]));
-    assert_eq!(run(1, &[first[0]]), []);
+    assert!(run(1, &[first[0]]).is_empty());
 }
 
 #[test]
