@@ -43,6 +43,20 @@ pub enum Command {
     Inspect(commands::inspect::Arguments),
     /// Validate a GGUF file
     Check(commands::check::Arguments),
+    /// Compare two GGUF files: keys, tensors, data
+    Diff(commands::diff::Arguments),
+    /// Digest the tensors of a GGUF file
+    Hash(commands::hash::Arguments),
+    /// Take a tensor or a metadata value out of a GGUF file
+    Extract(commands::extract::Arguments),
+    /// Edit the metadata of a GGUF file
+    Meta(commands::meta::Arguments),
+    /// Divide a GGUF file into parts
+    Split(commands::split::Arguments),
+    /// Join the parts of a split set
+    Merge(commands::merge::Arguments),
+    /// Convert a GGUF file to the other byte order
+    Endian(commands::endian::Arguments),
     /// Write a completion script for a shell
     Completions(commands::completions::Arguments),
     /// Write the manual page
@@ -55,6 +69,13 @@ impl Command {
         match self {
             Self::Inspect(arguments) => commands::inspect::run(&arguments, context),
             Self::Check(arguments) => commands::check::run(&arguments, context),
+            Self::Diff(arguments) => commands::diff::run(&arguments, context),
+            Self::Hash(arguments) => commands::hash::run(&arguments, context),
+            Self::Extract(arguments) => commands::extract::run(&arguments, context),
+            Self::Meta(arguments) => commands::meta::run(&arguments, context),
+            Self::Split(arguments) => commands::split::run(&arguments, context),
+            Self::Merge(arguments) => commands::merge::run(&arguments, context),
+            Self::Endian(arguments) => commands::endian::run(&arguments, context),
             Self::Completions(arguments) => commands::completions::run(&arguments, context),
             Self::Man(arguments) => commands::man::run(&arguments, context),
         }

@@ -7,7 +7,10 @@
 mod cli;
 mod commands;
 mod context;
+mod files;
+mod output;
 mod report;
+mod values;
 
 use std::process::ExitCode;
 

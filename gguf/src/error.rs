@@ -102,6 +102,19 @@ pub enum Error {
         /// The tensor's size.
         size: u64,
     },
+    /// The disk has not enough room for an output.
+    #[error("{} needs {needed} bytes, {available} are free", path.display())]
+    Space {
+        /// The output.
+        path: PathBuf,
+        /// Its size.
+        needed: u64,
+        /// What the file system has left for this user.
+        available: u64,
+    },
+    /// Whoever watches the progress asked for an end.
+    #[error("interrupted")]
+    Interrupted,
     /// The rows to be written could not be read.
     #[error(transparent)]
     Source(#[from] crate::source::ReadError),
@@ -136,6 +149,8 @@ impl Error {
             Self::Busy { .. } => "busy",
             Self::Incomplete { .. } => "incomplete",
             Self::Rows { .. } => "rows",
+            Self::Space { .. } => "space",
+            Self::Interrupted => "interrupted",
             Self::Source(_) => "source",
         }
     }
@@ -147,6 +162,7 @@ impl Error {
             Self::Split { fault, .. } => fault.help(),
             Self::ByteOrder { .. } => Some("use the little-endian file of the model"),
             Self::Exists { .. } => Some("remove it, choose another name, or pass --force"),
+            Self::Space { .. } => Some("free some space, or write to another disk"),
             Self::Busy { .. } => Some("wait for it, or choose another name"),
             _ => None,
         }
@@ -156,7 +172,7 @@ impl Error {
     pub fn is_environment(&self) -> bool {
         matches!(self, Self::Io { error, .. } if error.kind() != io::ErrorKind::NotFound
             && error.kind() != io::ErrorKind::IsADirectory)
-            || matches!(self, Self::Busy { .. })
+            || matches!(self, Self::Busy { .. } | Self::Space { .. })
     }
 }
 

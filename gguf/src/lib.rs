@@ -8,9 +8,11 @@
 
 pub mod check;
 pub mod copy;
+pub mod diff;
 pub mod endian;
 pub mod error;
 pub mod file;
+pub mod hash;
 mod header;
 pub mod map;
 pub mod metadata;

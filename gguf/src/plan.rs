@@ -10,6 +10,7 @@ use crate::endian::{self, Endian};
 use crate::error::{Error, Fault, Subject};
 use crate::header::{self, DEFAULT_ALIGNMENT, MAGIC, TENSOR_NAME_LIMIT, VERSION};
 use crate::metadata::Metadata;
+use crate::os;
 use crate::schema::keys;
 use crate::source::TensorInfo;
 use crate::split::{self, SplitLimit};
@@ -234,6 +235,22 @@ impl Plan {
         (0..count)
             .map(|no| split::part_path(&prefix, no, count))
             .collect()
+    }
+
+    /// Checks that the output's disk has room for all of it.
+    ///
+    /// # Errors
+    /// If it has not. Where the system does not tell, the writing will.
+    pub fn check_space(&self, output: &Path) -> Result<(), Error> {
+        let needed = self.bytes();
+        match os::available_space(output.parent().unwrap_or(output)) {
+            Ok(Some(available)) if available < needed => Err(Error::Space {
+                path: output.to_owned(),
+                needed,
+                available,
+            }),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn place(&self, tensor: usize) -> Place {

@@ -1,7 +1,7 @@
 //! Files that are written read back the same, whatever their shape and however they are written.
 
 use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use bstr::BString;
@@ -41,7 +41,7 @@ fn write(model: &Memory, path: &Path, layout: Layout) -> Result<Vec<std::path::P
     let plan = Plan::new(&model.metadata, &model.tensors, &layout)?;
     let sizes: Vec<u64> = plan.parts().iter().map(|part| part.bytes).collect();
     let writer = Writer::create(path, plan, &WriteOptions::default())?;
-    copy_rows(model, &writer, &mut |_| ())?;
+    copy_rows(model, &writer, &mut |_| ControlFlow::Continue(()))?;
     let paths = writer.finish()?;
     for (path, size) in paths.iter().zip(sizes) {
         assert_eq!(path.metadata().unwrap().len(), size);

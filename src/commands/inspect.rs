@@ -5,15 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use gristmill_gguf::error::Shown;
-use gristmill_gguf::{Array, File, Source as _, TensorInfo, Value};
+use gristmill_gguf::{Array, File, Source as _, TensorInfo};
 use serde_json::{Value as Json, json};
 
 use crate::context::Context;
 use crate::report::{Exit, Outcome};
-
-/// Elements of an array, and characters of a text, that are printed.
-const SHOWN_ELEMENTS: usize = 6;
-const SHOWN_TEXT: usize = 100;
+use crate::values;
 
 /// Arguments of `grist inspect`.
 #[derive(Debug, Args)]
@@ -87,7 +84,7 @@ fn json_of(file: &File, tensors: bool) -> Json {
                 "type": value.value_type().name(),
                 "element_type": element,
                 "length": value.as_array().map(Array::len),
-                "value": json_value(value),
+                "value": values::to_json(value),
             })
         })
         .collect();
@@ -140,27 +137,6 @@ fn by_type(file: &File) -> Vec<(&'static str, usize, u64, u64)> {
         .collect()
 }
 
-fn json_value(value: &Value) -> Json {
-    match value {
-        Value::U8(v) => json!(v),
-        Value::I8(v) => json!(v),
-        Value::U16(v) => json!(v),
-        Value::I16(v) => json!(v),
-        Value::U32(v) => json!(v),
-        Value::I32(v) => json!(v),
-        Value::U64(v) => json!(v),
-        Value::I64(v) => json!(v),
-        Value::F32(v) => json!(v),
-        Value::F64(v) => json!(v),
-        Value::Bool(v) => json!(v),
-        Value::String(v) => json!(v.to_string()),
-        Value::Array(array) => (0..array.len())
-            .filter_map(|index| array.get(index))
-            .map(|value| json_value(&value))
-            .collect(),
-    }
-}
-
 fn text_of(file: &File, tensors: bool) -> String {
     let (elements, bytes) = totals(file);
     let mut text = String::new();
@@ -181,7 +157,7 @@ fn text_of(file: &File, tensors: bool) -> String {
     }
     for key in ["general.architecture", "general.name"] {
         if let Some(value) = file.metadata().get(key) {
-            line(key.trim_start_matches("general."), show(value));
+            line(key.trim_start_matches("general."), values::show(value));
         }
     }
     let gib = file.bytes() as f64 / f64::from(1 << 30);
@@ -201,7 +177,11 @@ fn text_of(file: &File, tensors: bool) -> String {
     }
     let mut entries = table(&["key", "type", "value"], 3);
     for (key, value) in file.metadata().iter() {
-        entries.add_row([Shown(key).to_string(), type_name(value), show(value)]);
+        entries.add_row([
+            Shown(key).to_string(),
+            values::type_name(value),
+            values::show(value),
+        ]);
     }
     for table in [types, entries] {
         text.push('\n');
@@ -247,39 +227,5 @@ fn push_table(text: &mut String, table: &Table) {
     for line in table.to_string().lines() {
         text.push_str(line.trim_end());
         text.push('\n');
-    }
-}
-
-fn type_name(value: &Value) -> String {
-    match value {
-        Value::Array(array) => format!("arr[{}]", array.element_type().name()),
-        value => value.value_type().name().to_owned(),
-    }
-}
-
-/// A value on one line, abridged.
-fn show(value: &Value) -> String {
-    match value {
-        Value::Array(array) => {
-            let elements = (0..array.len().min(SHOWN_ELEMENTS)).filter_map(|at| array.get(at));
-            let mut parts: Vec<String> = elements.map(|value| show(&value)).collect();
-            if array.len() > SHOWN_ELEMENTS {
-                parts.push(format!("… {} in all", array.len()));
-            }
-            format!("[{}]", parts.join(", "))
-        }
-        Value::String(text) => {
-            let text = String::from_utf8_lossy(text);
-            let mut short: String = text.chars().take(SHOWN_TEXT).collect();
-            if short.len() < text.len() {
-                short.push('…');
-            }
-            // Quoted and escaped: a file's text must not control the terminal.
-            format!("{short:?}")
-        }
-        // JSON has no infinities.
-        Value::F32(value) => format!("{value:?}"),
-        Value::F64(value) => format!("{value:?}"),
-        value => json_value(value).to_string(),
     }
 }

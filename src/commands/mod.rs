@@ -2,5 +2,12 @@
 
 pub mod check;
 pub mod completions;
+pub mod diff;
+pub mod endian;
+pub mod extract;
+pub mod hash;
 pub mod inspect;
 pub mod man;
+pub mod merge;
+pub mod meta;
+pub mod split;
