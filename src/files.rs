@@ -1,8 +1,8 @@
 //! Hashes of inputs and outputs.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::io::{BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -36,7 +36,9 @@ pub fn sha256_of_model(path: &Path, context: &Context) -> Result<String, Report>
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
         hasher.update((name.len() as u64).to_le_bytes());
         hasher.update(name);
-        let size = fs::metadata(&file).map_err(|error| Report::io(&file, &error))?.len();
+        let size = fs::metadata(&file)
+            .map_err(|error| Report::io(&file, &error))?
+            .len();
         hasher.update(size.to_le_bytes());
         update(&mut hasher, &file, context)?;
     }
@@ -57,22 +59,76 @@ fn update(hasher: &mut Sha256, path: &Path, context: &Context) -> Result<(), Rep
 }
 
 fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
-/// Writes a small file whole or not at all: a temporary one beside it takes its name when synced.
+/// Writes a small file whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Report> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.partial"));
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|error| {
-        // What is left of the attempt is of no use; the first error is the one to tell.
-        let _ = fs::remove_file(&partial);
-        Report::environment(format!("{}: {error}", path.display()))
-    })
+    let mut replacement = Replacement::create(path)?;
+    replacement.write(bytes)?;
+    replacement.finish()
+}
+
+/// A file under a temporary name beside its final one, which it takes when it is whole and synced.
+/// Dropped before that, it leaves nothing.
+pub struct Replacement {
+    path: PathBuf,
+    partial: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl Replacement {
+    /// Starts a file that will be `path`.
+    pub fn create(path: &Path) -> Result<Self, Report> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let partial = path.with_file_name(format!(".{name}.partial"));
+        let file = File::create(&partial).map_err(|error| failed(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            partial,
+            file: Some(BufWriter::new(file)),
+        })
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Report> {
+        match &mut self.file {
+            Some(file) => file
+                .write_all(bytes)
+                .map_err(|error| failed(&self.path, &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the file its name.
+    pub fn finish(mut self) -> Result<(), Report> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        let result = file
+            .flush()
+            .and_then(|()| file.get_ref().sync_all())
+            .and_then(|()| fs::rename(&self.partial, &self.path));
+        result.map_err(|error| {
+            let _ = fs::remove_file(&self.partial);
+            failed(&self.path, &error)
+        })
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // Nothing can be done about a temporary file that cannot be removed.
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Report {
+    Report::environment(format!("{}: {error}", path.display()))
 }
