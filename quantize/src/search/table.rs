@@ -7,27 +7,88 @@ use crate::simd::{Float, LANES, Mask, Simd, scatter_levels};
 /// Values in a block.
 const N: usize = 32;
 
-/// The table value nearest to `v`, or its code.
-///
-/// ggml compares the rounded distances to both neighbours and goes up at a tie. Around their
-/// midpoint both distances are exact, so that comparing with the midpoint decides the same.
-#[inline(always)]
-fn nearest<S: Simd, const CODE: bool>(simd: S, v: S::F) -> S::F {
-    let zero = simd.splat(0.0);
-    let mut sum = simd.splat(if CODE { 0.0 } else { f32::from(IQ4_VALUES[0]) });
-    for pair in IQ4_VALUES.windows(2) {
-        let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
-        let below = v.lt(simd.splat(0.5 * (low + high)));
-        let step = simd.splat(if CODE { 1.0 } else { high - low });
-        sum = sum + zero.select(below, step);
+/// The table cut into cells of eight units, each of which meets at most one midpoint between
+/// neighbouring table values, and that not near its ends.
+struct Cells {
+    /// The midpoint.
+    midpoints: [f32; CELLS],
+    /// What is nearest below the midpoint, and from it on.
+    below: [f32; CELLS],
+    above: [f32; CELLS],
+}
+
+const CELLS: usize = 32;
+/// Where the first cell begins.
+const ORIGIN: f32 = -126.5;
+const VALUES: Cells = Cells::new(false);
+const CODES: Cells = Cells::new(true);
+
+impl Cells {
+    /// Of table values or of codes.
+    const fn new(codes: bool) -> Self {
+        let mut cells = Self {
+            midpoints: [0.0; CELLS],
+            below: [0.0; CELLS],
+            above: [0.0; CELLS],
+        };
+        let mut cell = 0;
+        while cell < CELLS {
+            let start = ORIGIN + 8.0 * cell as f32;
+            let mut code = 0;
+            // The code nearest to the start of the cell.
+            while code < 15 && midpoint(code) < start {
+                code += 1;
+            }
+            let next = if code < 15 && midpoint(code) < start + 8.0 {
+                code + 1
+            } else {
+                code
+            };
+            cells.midpoints[cell] = if code < 15 { midpoint(code) } else { start };
+            cells.below[cell] = if codes {
+                code as f32
+            } else {
+                IQ4_VALUES[code] as f32
+            };
+            cells.above[cell] = if codes {
+                next as f32
+            } else {
+                IQ4_VALUES[next] as f32
+            };
+            if next == code {
+                cells.above[cell] = cells.below[cell];
+            }
+            cell += 1;
+        }
+        cells
     }
-    sum
+
+    /// What is nearest to `v`.
+    ///
+    /// ggml compares the rounded distances to both neighbours and goes up at a tie. Around their
+    /// midpoint both distances are exact, so that comparing with the midpoint decides the same.
+    #[inline(always)]
+    fn nearest<S: Simd>(&self, simd: S, v: S::F) -> S::F {
+        let (origin, end) = (
+            simd.splat(ORIGIN),
+            simd.splat(ORIGIN + 8.0 * (CELLS - 1) as f32),
+        );
+        let place = (v.max(origin).min(end) - origin) * simd.splat(0.125);
+        let is_below = v.lt(simd.lookup(&self.midpoints, place));
+        let below = simd.lookup(&self.below, place);
+        below.select(is_below, simd.lookup(&self.above, place))
+    }
+}
+
+/// Midway between a code's value and the next one's.
+const fn midpoint(code: usize) -> f32 {
+    0.5 * (IQ4_VALUES[code] as f32 + IQ4_VALUES[code + 1] as f32)
 }
 
 /// The table value nearest to `v`.
 #[inline(always)]
 pub(crate) fn nearest_value<S: Simd>(simd: S, v: S::F) -> S::F {
-    nearest::<S, false>(simd, v)
+    VALUES.nearest(simd, v)
 }
 
 /// The codes of the values nearest to `x·inverse`.
@@ -35,7 +96,7 @@ pub(crate) fn nearest_value<S: Simd>(simd: S, v: S::F) -> S::F {
 pub(crate) fn codes<S: Simd>(simd: S, x: &[S::F; N], inverse: S::F) -> [[u8; N]; LANES] {
     let mut codes = [simd.splat(0.0); N];
     for (code, &x) in codes.iter_mut().zip(x) {
-        *code = nearest::<S, true>(simd, inverse * x);
+        *code = CODES.nearest(simd, inverse * x);
     }
     scatter_levels(&codes)
 }
@@ -91,4 +152,39 @@ pub(crate) fn reference_weights<S: Simd>(
         };
     }
     w
+}
+
+/// Scales that leave the least error, by themselves: one that maps the extreme value to the
+/// negative end of the table, and one that maps it to the positive end. Also how much of `Σwx²`
+/// each explains.
+#[inline(always)]
+pub(crate) fn best_table<S: Simd>(simd: S, x: &[S::F; N], w: &[S::F; N]) -> [(S::F, S::F); 2] {
+    /// Where the extreme value is mapped to: from, to. Beyond the end it is clipped.
+    const RANGES: [(i32, i32); 2] = [(-165, -85), (75, 147)];
+    const STEP: usize = 4;
+    let zero = simd.splat(0.0);
+    let (extreme, magnitude) = signed_extreme(simd, x);
+    let is_zero = magnitude.lt(simd.splat(EPSILON));
+    let mut found = [(zero, zero); 2];
+    for ((scale, best), (from, to)) in found.iter_mut().zip(RANGES) {
+        for target in (from..=to).step_by(STEP) {
+            let inverse = simd.splat(target as f32) / extreme;
+            let (sum_xq, sum_qq) = sums(simd, x, w, inverse);
+            let this = sum_xq / sum_qq;
+            let score = this * sum_xq;
+            let better = sum_qq.gt(zero) & score.gt(*best);
+            *scale = this.select(better, *scale);
+            *best = score.select(better, *best);
+        }
+        *scale = zero.select(is_zero, *scale);
+    }
+    found
+}
+
+/// `Σwxq` and `Σwqq` for the codes under a scale, which may be zero.
+#[inline(always)]
+pub(crate) fn fit<S: Simd>(simd: S, x: &[S::F; N], w: &[S::F; N], scale: S::F) -> (S::F, S::F) {
+    let zero = simd.splat(0.0);
+    let inverse = zero.select(scale.eq(zero), simd.splat(1.0) / scale);
+    sums(simd, x, w, inverse)
 }

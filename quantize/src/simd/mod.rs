@@ -28,6 +28,8 @@ pub(crate) trait Simd: Copy {
     fn splat(self, value: f32) -> Self::F;
     /// Lane `i` gets `values[i]`.
     fn load(self, values: &[f32; LANES]) -> Self::F;
+    /// Lane `i` gets `table[places[i]]`, places truncated to whole numbers, which must be 0 to 31.
+    fn lookup(self, table: &[f32; 32], places: Self::F) -> Self::F;
     /// Lane `i` gets `codes[i]`.
     fn load_codes(self, codes: &[u16; LANES]) -> Self::Codes;
     /// Lane `i` gets lane `(codes[i] >> shift) % 8` of `table`, whose upper eight lanes must repeat

@@ -48,6 +48,10 @@ impl Simd for Portable {
         Lanes(*values)
     }
     #[inline(always)]
+    fn lookup(self, table: &[f32; 32], places: Lanes) -> Lanes {
+        Lanes(places.0.map(|place| table[place as usize % 32]))
+    }
+    #[inline(always)]
     fn load_codes(self, codes: &[u16; LANES]) -> [u16; LANES] {
         *codes
     }

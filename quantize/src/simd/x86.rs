@@ -79,6 +79,19 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn lookup(self, table: &[f32; 32], places: Pair) -> Pair {
+        // SAFETY: AVX2 is present, since the token exists; indices are masked to the table's size.
+        unsafe {
+            let last = _mm256_set1_epi32(31);
+            let low = _mm256_and_si256(_mm256_cvttps_epi32(places.0), last);
+            let high = _mm256_and_si256(_mm256_cvttps_epi32(places.1), last);
+            Pair(
+                _mm256_i32gather_ps::<4>(table.as_ptr(), low),
+                _mm256_i32gather_ps::<4>(table.as_ptr(), high),
+            )
+        }
+    }
+    #[inline(always)]
     fn load_codes(self, codes: &[u16; LANES]) -> PairCodes {
         // SAFETY: AVX2 is present, since the token exists; sixteen codes are readable.
         unsafe {
@@ -117,6 +130,17 @@ impl Simd for Avx512 {
     fn load(self, values: &[f32; LANES]) -> Wide {
         // SAFETY: AVX-512 is present, since the token exists; sixteen values are readable.
         unsafe { Wide(_mm512_loadu_ps(values.as_ptr())) }
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 32], places: Wide) -> Wide {
+        // SAFETY: AVX-512 is present, since the token exists; 32 values are readable, and the
+        // permutation looks at the low five bits of an index.
+        unsafe {
+            let low = _mm512_loadu_ps(table.as_ptr());
+            let high = _mm512_loadu_ps(table.as_ptr().add(16));
+            let places = _mm512_cvttps_epi32(places.0);
+            Wide(_mm512_permutex2var_ps(low, places, high))
+        }
     }
     #[inline(always)]
     fn load_codes(self, codes: &[u16; LANES]) -> WideCodes {

@@ -1,12 +1,16 @@
 //! IQ4_NL: 32 values, four bits each into a fixed table of 16, one half-precision scale.
 
+use std::array::from_fn;
+
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
 use super::packing::{pack_nibbles, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
-use crate::half::f32_to_f16;
+use crate::half::{f16_to_f32, f32_to_f16};
+use crate::search::error::keep_better;
+use crate::search::relative_weights;
 use crate::search::table;
 use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather};
 
@@ -78,6 +82,9 @@ impl Kernel for Encode<'_> {
             for (lane, block) in blocks.iter_mut().enumerate() {
                 *block = pack(f32_to_f16(scales[lane]), &codes[lane]);
             }
+            if self.effort == Effort::Best {
+                improve(simd, &x, inputs, blocks);
+            }
         }
     }
 }
@@ -87,4 +94,39 @@ fn pack(d: u16, codes: &[u8; 32]) -> [u8; 18] {
     *part_mut::<0, 2, 18>(&mut block) = d.to_le_bytes();
     pack_nibbles(codes, part_mut::<2, 16, 18>(&mut block));
     block
+}
+
+/// Replaces blocks by better ones.
+#[inline(always)]
+fn improve<S: Simd>(
+    simd: S,
+    x: &[S::F; 32],
+    inputs: &[(&[f32; 32], Option<&[f32; 32]>)],
+    blocks: &mut [[u8; 18]],
+) {
+    let weights: [[f32; 32]; LANES] =
+        from_fn(|lane| relative_weights(inputs[lane.min(inputs.len() - 1)].1));
+    let w: [S::F; 32] = gather(simd, |lane| &weights[lane]);
+    let [(down, least), (up, most)] = table::best_table(simd, x, &w);
+    let mut scales = up.select(most.gt(least), down).to_array();
+    // The scale that is stored, its codes, and the scale that fits those.
+    for _ in 0..2 {
+        let stored = scales.map(|d| f16_to_f32(f32_to_f16(d)));
+        let (sum_xq, sum_qq) = table::fit(simd, x, &w, simd.load(&stored));
+        let (sum_xq, sum_qq) = (sum_xq.to_array(), sum_qq.to_array());
+        for (lane, scale) in scales.iter_mut().enumerate() {
+            if sum_qq[lane] > 0.0 {
+                *scale = sum_xq[lane] / sum_qq[lane];
+            }
+        }
+    }
+    let bits = scales.map(f32_to_f16);
+    let scale = simd.load(&bits.map(f16_to_f32));
+    let zero = simd.splat(0.0);
+    let inverse = zero.select(scale.eq(zero), simd.splat(1.0) / scale);
+    let codes = table::codes(simd, x, inverse);
+    for (lane, (block, &(values, importance))) in blocks.iter_mut().zip(inputs).enumerate() {
+        let candidate = pack(bits[lane], &codes[lane]);
+        keep_better::<Iq4Nl, 18, 32>(block, &candidate, values, importance);
+    }
 }
