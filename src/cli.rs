@@ -39,6 +39,8 @@ pub struct Global {
 /// One variant a command, in the order of the road.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Quantize a model to any number of variants in one pass
+    Quantize(commands::quantize::Arguments),
     /// Look into a GGUF file: metadata, tensors, sizes
     Inspect(commands::inspect::Arguments),
     /// Validate a GGUF file
@@ -67,6 +69,7 @@ impl Command {
     /// Runs the command.
     pub fn run(self, context: &Context) -> Outcome {
         match self {
+            Self::Quantize(arguments) => commands::quantize::run(&arguments, context),
             Self::Inspect(arguments) => commands::inspect::run(&arguments, context),
             Self::Check(arguments) => commands::check::run(&arguments, context),
             Self::Diff(arguments) => commands::diff::run(&arguments, context),

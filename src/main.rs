@@ -7,9 +7,12 @@
 mod cli;
 mod commands;
 mod context;
+mod failures;
 mod files;
+mod model_source;
 mod output;
 mod report;
+mod table;
 mod values;
 
 use std::process::ExitCode;

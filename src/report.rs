@@ -132,22 +132,6 @@ impl Report {
         }
     }
 }
-
-impl From<gristmill_gguf::Error> for Report {
-    fn from(error: gristmill_gguf::Error) -> Self {
-        let exit = match &error {
-            gristmill_gguf::Error::Exists { .. } => Exit::Usage,
-            error if error.is_environment() => Exit::Environment,
-            _ => Exit::Input,
-        };
-        let report = Self::new(exit, error.to_string());
-        match error.help() {
-            Some(help) => report.help(help),
-            None => report,
-        }
-    }
-}
-
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -6,7 +6,7 @@ use gristmill_perplexity::report::{Report, Variant};
 /// A table without borders, its first `left` columns left-aligned and the others right-aligned.
 pub fn plain(header: &[&str], left: usize) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
+    table.load_style(presets::NOTHING).set_header(header);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
         if index >= left {
@@ -24,8 +24,19 @@ pub fn gib(bytes: u64) -> String {
 /// The variants of a report.
 pub fn variants(report: &Report) -> String {
     let header = [
-        "type", "size", "bytes", "bpw", "perplexity", "±", "ppl ratio", "mean KL", "±", "99 % KL", "same top %",
-        "prompt t/s", "gen t/s",
+        "type",
+        "size",
+        "bytes",
+        "bpw",
+        "perplexity",
+        "±",
+        "ppl ratio",
+        "mean KL",
+        "±",
+        "99 % KL",
+        "same top %",
+        "prompt t/s",
+        "gen t/s",
     ];
     let mut table = plain(&header, 1);
     for variant in &report.variants {
@@ -45,7 +56,12 @@ pub fn variants(report: &Report) -> String {
 
 /// The table's text without spaces at line ends.
 pub fn trimmed(table: &Table) -> String {
-    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    table
+        .to_string()
+        .lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn row(variant: &Variant) -> Vec<String> {
@@ -68,7 +84,10 @@ fn row(variant: &Variant) -> Vec<String> {
         ]),
         None => cells.extend(std::iter::repeat_n("-".to_owned(), 5)),
     }
-    for speed in [variant.prompt_tokens_per_second, variant.generation_tokens_per_second] {
+    for speed in [
+        variant.prompt_tokens_per_second,
+        variant.generation_tokens_per_second,
+    ] {
         cells.push(speed.map_or_else(|| "-".to_owned(), |speed| format!("{speed:.1}")));
     }
     cells

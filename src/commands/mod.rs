@@ -10,4 +10,5 @@ pub mod inspect;
 pub mod man;
 pub mod merge;
 pub mod meta;
+pub mod quantize;
 pub mod split;

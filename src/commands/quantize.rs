@@ -1,0 +1,480 @@
+//! `grist quantize`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use gristmill_gguf::TensorType;
+use gristmill_quantize::Effort;
+use gristmill_quantize::importance::Importance;
+use gristmill_quantize::job::{
+    Control, Job, NamedImportance, Output, PlannedJob, PlannedOutput, Report as JobReport, Target,
+};
+use gristmill_quantize::plan::{KeyOverride, OptionError, Options, TypePattern, parse_type};
+use gristmill_quantize::preset::Preset;
+use gristmill_quantize::recipe::{Provenance, Recipe};
+use serde_json::{Value as Json, json};
+
+use crate::context::Context;
+use crate::model_source::{ModelSource, variant_name};
+use crate::output::Limits;
+use crate::report::{Exit, Outcome, Report};
+use crate::table;
+
+/// Arguments of `grist quantize`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// GGUF file (or any part of a set), or checkpoint folder
+    source: PathBuf,
+    /// Presets, separated by commas
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', required_unless_present = "recipe",
+          value_parser = Preset::from_str)]
+    types: Vec<Preset>,
+    /// A recipe to follow instead of presets
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["types", "pure", "effort"])]
+    recipe: Option<PathBuf>,
+    /// Folder for the variants, or with one of them its file name
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// How hard the encoders search [default: best]
+    #[arg(long, value_parser = parse_effort)]
+    effort: Option<Effort>,
+    #[command(flatten)]
+    importance: ImportanceArguments,
+    #[command(flatten)]
+    choice: ChoiceArguments,
+    #[command(flatten)]
+    limits: Limits,
+    /// Write only part I of N, the same as in a run that writes all (without a limit: N even parts)
+    #[arg(long, value_name = "I/N", value_parser = parse_part)]
+    part: Option<(u64, u64)>,
+    /// Write the recipe of each variant beside it, as .toml
+    #[arg(long)]
+    save_recipe: bool,
+    /// Name of a checkpoint's pre-tokenizer, if it is not found out
+    #[arg(long, value_name = "NAME")]
+    pre: Option<String>,
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
+    /// Print what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What importance is used.
+#[derive(Debug, Args)]
+struct ImportanceArguments {
+    /// Importance matrix, GGUF or .dat
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Use only entries whose name contains this (repeatable)
+    #[arg(
+        long,
+        value_name = "WORD",
+        requires = "imatrix",
+        conflicts_with = "exclude_weights"
+    )]
+    include_weights: Vec<String>,
+    /// Leave out entries whose name contains this (repeatable)
+    #[arg(long, value_name = "WORD", requires = "imatrix")]
+    exclude_weights: Vec<String>,
+}
+
+/// Changes to the presets' choices.
+#[derive(Debug, Args)]
+struct ChoiceArguments {
+    /// Give every tensor the preset's own type
+    #[arg(long)]
+    pure: bool,
+    /// Keep the output tensor's type
+    #[arg(long)]
+    leave_output_tensor: bool,
+    /// Type of the output tensor
+    #[arg(long, value_name = "TYPE", value_parser = parse_type)]
+    output_tensor_type: Option<TensorType>,
+    /// Type of the token embedding
+    #[arg(long, value_name = "TYPE", value_parser = parse_type)]
+    token_embedding_type: Option<TensorType>,
+    /// Type of tensors whose name the regular expression matches (repeatable; the first that matches)
+    #[arg(long, value_name = "PATTERN=TYPE", value_parser = TypePattern::from_str)]
+    tensor_type: Vec<TypePattern>,
+    /// File of such patterns, separated by white space
+    #[arg(long, value_name = "FILE")]
+    tensor_type_file: Option<PathBuf>,
+    /// Leave these layers out and number the others anew
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    prune_layers: Vec<u64>,
+    /// Set a metadata key; TYPE is int, float, bool or str (repeatable)
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = KeyOverride::from_str)]
+    override_kv: Vec<KeyOverride>,
+    /// Quantize tensors again that are quantized already
+    #[arg(long)]
+    allow_requantize: bool,
+    /// Fail where rows do not fit a type, instead of using another
+    #[arg(long)]
+    no_fallback: bool,
+}
+
+/// One variant to be made.
+struct Variant {
+    label: String,
+    recipe: Recipe,
+    path: PathBuf,
+}
+
+/// Plans and writes the variants.
+pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
+    let opened = ModelSource::open(&arguments.source, arguments.pre.as_deref(), context)?;
+    let matrix = arguments.importance.read()?;
+    let variants = arguments.variants(context)?;
+    let file = arguments
+        .importance
+        .imatrix
+        .as_deref()
+        .unwrap_or(Path::new(""));
+    let file = file.to_string_lossy();
+    let outputs = variants.iter().map(|variant| Output {
+        path: variant.path.clone(),
+        target: Target::Quantized(variant.recipe.clone()),
+        split: arguments.limits.limit(),
+        part: arguments.part,
+        replace: arguments.force,
+    });
+    let job = Job {
+        source: opened.source(),
+        base: opened.base_types(),
+        importance: matrix.as_ref().map(|matrix| NamedImportance {
+            matrix,
+            file: &file,
+        }),
+        outputs: outputs.collect(),
+    };
+    let planned = job.plan()?;
+    warn(&planned, &variants, context);
+    if arguments.dry_run {
+        for refusal in planned.outputs().iter().filter_map(PlannedOutput::refusal) {
+            context.warn(&format!("would be refused: {refusal}"));
+        }
+        return print(arguments, &planned, &variants, context);
+    }
+    refuse_own_source(&opened, &planned)?;
+    make_folders(&planned)?;
+    let report = carry_out(&planned, context)?;
+    if arguments.save_recipe {
+        let made_with = Provenance {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            source: report.source_digest,
+            importance: matrix
+                .as_ref()
+                .map(|matrix| format!("xxh3-128:{:032x}", matrix.digest())),
+            importance_file: arguments
+                .importance
+                .imatrix
+                .as_ref()
+                .map(|_| file.to_string()),
+        };
+        for (output, variant) in planned.outputs().iter().zip(&variants) {
+            let recipe = variant.recipe.with_types(output.plan());
+            let path = output.path().with_extension("toml");
+            crate::files::replace(&path, recipe.to_toml(&made_with).as_bytes())?;
+        }
+    }
+    print(arguments, &planned, &variants, context)
+}
+
+impl Arguments {
+    fn variants(&self, context: &Context) -> Result<Vec<Variant>, Report> {
+        let single = self.output.extension().is_some_and(|end| end == "gguf");
+        let recipes: Vec<(String, Recipe)> = match &self.recipe {
+            Some(path) => {
+                let text = fs::read_to_string(path).map_err(|error| Report::io(path, &error))?;
+                let (mut recipe, made_with) = Recipe::from_toml(&text)
+                    .map_err(|error| Report::input(format!("{}: {error}", path.display())))?;
+                self.choice.apply(&mut recipe.options)?;
+                if made_with.is_some_and(|made| made.importance.is_some())
+                    && self.importance.imatrix.is_none()
+                {
+                    context.warn("the recipe was made with importance, and none is given here");
+                }
+                let label = path.file_stem().unwrap_or_default().to_string_lossy();
+                vec![(label.into_owned(), recipe)]
+            }
+            None => {
+                let mut presets: Vec<Preset> = Vec::new();
+                for &preset in &self.types {
+                    if !presets.contains(&preset) {
+                        presets.push(preset);
+                    }
+                }
+                let recipes = presets.into_iter();
+                let recipes = recipes.map(|p| Ok((p.to_string(), self.recipe_of(p)?)));
+                recipes.collect::<Result<_, Report>>()?
+            }
+        };
+        if single && recipes.len() > 1 {
+            return Err(Report::usage(format!(
+                "{} is one file, and {} types are asked for",
+                self.output.display(),
+                recipes.len()
+            ))
+            .help("give a folder with -o"));
+        }
+        let name = variant_name(&self.source);
+        Ok(recipes
+            .into_iter()
+            .map(|(label, recipe)| Variant {
+                path: match single {
+                    true => self.output.clone(),
+                    false => self.output.join(format!("{name}-{label}.gguf")),
+                },
+                label,
+                recipe,
+            })
+            .collect())
+    }
+
+    fn recipe_of(&self, preset: Preset) -> Result<Recipe, Report> {
+        let mut recipe = Recipe {
+            effort: self.effort.unwrap_or_default(),
+            ..preset.into()
+        };
+        self.choice.apply(&mut recipe.options)?;
+        Ok(recipe)
+    }
+}
+
+impl ImportanceArguments {
+    fn read(&self) -> Result<Option<Importance>, Report> {
+        let Some(path) = &self.imatrix else {
+            return Ok(None);
+        };
+        let mut matrix = Importance::read(path)?;
+        if !self.include_weights.is_empty() {
+            matrix.include(&self.include_weights);
+        }
+        matrix.exclude(&self.exclude_weights);
+        Ok(Some(matrix))
+    }
+}
+
+impl ChoiceArguments {
+    /// Adds what was asked for to what the options say already.
+    fn apply(&self, options: &mut Options) -> Result<(), Report> {
+        let mut patterns = self.tensor_type.clone();
+        if let Some(path) = &self.tensor_type_file {
+            let text = fs::read_to_string(path).map_err(|error| Report::io(path, &error))?;
+            let parsed: Result<Vec<TypePattern>, OptionError> =
+                text.split_whitespace().map(str::parse).collect();
+            patterns.extend(
+                parsed.map_err(|error| Report::input(format!("{}: {error}", path.display())))?,
+            );
+        }
+        options.tensor_types.splice(0..0, patterns);
+        options.pure |= self.pure;
+        options.leave_output_tensor |= self.leave_output_tensor;
+        options.allow_requantize |= self.allow_requantize;
+        options.no_fallback |= self.no_fallback;
+        options.output_tensor_type = self.output_tensor_type.or(options.output_tensor_type);
+        options.token_embedding_type = self.token_embedding_type.or(options.token_embedding_type);
+        options.prune_layers.extend(&self.prune_layers);
+        options.overrides.extend(self.override_kv.iter().cloned());
+        Ok(())
+    }
+}
+
+/// What the user should know before the work begins.
+fn warn(planned: &PlannedJob<'_>, variants: &[Variant], context: &Context) {
+    let check = planned.importance_check();
+    if let Some(first) = check.foreign.first() {
+        context.warn(&format!(
+            "{} entries of the importance matrix are of no tensor here, the first is {first}",
+            check.foreign.len()
+        ));
+    }
+    for sparse in &check.sparse {
+        context.warn(&format!(
+            "{}: {} of {} experts saw fewer than 64 tokens ({} none); they lean on the others' mean",
+            sparse.tensor, sparse.seldom, sparse.experts, sparse.unseen
+        ));
+    }
+    let without = planned.without_importance();
+    if let Some(first) = without.first() {
+        context.detail(&format!(
+            "{} tensors are encoded without importance, the first is {first}",
+            without.len()
+        ));
+    }
+    for (output, variant) in planned.outputs().iter().zip(variants) {
+        let plan = output.plan();
+        let count = plan.fallbacks().count();
+        if let Some(first) = plan.fallbacks().next() {
+            context.warn(&format!(
+                "{}: rows of {count} tensors do not fit their type, the first is {} ({} instead of \
+                 {}): {:.3} bits per weight instead of {:.3}",
+                variant.label,
+                first.info.name,
+                first.info.ty,
+                wanted(first.reason).unwrap_or(first.info.ty),
+                plan.bits_per_weight(),
+                plan.nominal_bits_per_weight(),
+            ));
+        }
+    }
+}
+
+fn wanted(reason: gristmill_quantize::plan::Reason) -> Option<TensorType> {
+    match reason {
+        gristmill_quantize::plan::Reason::Fallback { wanted } => Some(wanted),
+        _ => None,
+    }
+}
+
+/// An output may replace any file with `--force`, but not the one that is being read.
+fn refuse_own_source(opened: &ModelSource, planned: &PlannedJob<'_>) -> Result<(), Report> {
+    let sources: Vec<PathBuf> = opened
+        .files()
+        .iter()
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .collect();
+    let paths = planned.outputs().iter().flat_map(PlannedOutput::paths);
+    for path in paths {
+        if fs::canonicalize(&path).is_ok_and(|path| sources.contains(&path)) {
+            let message = format!("{} is the input and would be the output", path.display());
+            return Err(Report::usage(message).help("choose another name or folder with -o"));
+        }
+    }
+    Ok(())
+}
+
+fn make_folders(planned: &PlannedJob<'_>) -> Result<(), Report> {
+    for output in planned.outputs() {
+        if let Some(folder) = output.path().parent() {
+            fs::create_dir_all(folder).map_err(|error| Report::io(folder, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a planned job under a progress bar.
+fn carry_out(planned: &PlannedJob<'_>, context: &Context) -> Result<JobReport, Report> {
+    let bar = context.byte_bar("quantize", planned.source_bytes());
+    let result = planned.run(&Control {
+        progress: &|bytes| bar.inc(bytes),
+        cancel: &context.interrupt_flag(),
+    });
+    bar.finish_and_clear();
+    let report = result?;
+    if report.resumed_tensors > 0 {
+        let count = report.resumed_tensors;
+        context.note(&format!("{count} tensors were there from an earlier run"));
+    }
+    Ok(report)
+}
+
+fn print(
+    arguments: &Arguments,
+    planned: &PlannedJob<'_>,
+    variants: &[Variant],
+    context: &Context,
+) -> Outcome {
+    let outputs = planned.outputs().iter().zip(variants);
+    if arguments.json {
+        let outputs: Vec<Json> = outputs
+            .map(|(output, variant)| json_of(output, variant))
+            .collect();
+        context.print_json(&outputs)?;
+        return Ok(Exit::Done);
+    }
+    if arguments.dry_run && variants.len() == 1 {
+        context.print(&tensors_of(&planned.outputs()[0]))?;
+    }
+    let mut rows = table::plain(&["type", "size", "bytes", "bpw", "file"], 1);
+    for (output, variant) in outputs {
+        rows.add_row([
+            variant.label.clone(),
+            table::gib(output.size_bytes()),
+            output.size_bytes().to_string(),
+            format!("{:.3}", output.plan().bits_per_weight()),
+            output.path().display().to_string(),
+        ]);
+    }
+    context.print(&format!("{}\n", table::trimmed(&rows)))?;
+    Ok(Exit::Done)
+}
+
+fn tensors_of(output: &PlannedOutput) -> String {
+    let mut rows = table::plain(&["tensor", "shape", "from", "to", "reason"], 5);
+    for tensor in &output.plan().tensors {
+        let shape: Vec<String> = tensor.info.shape.iter().map(u64::to_string).collect();
+        rows.add_row([
+            tensor.info.name.to_string(),
+            shape.join(" × "),
+            tensor.from.to_string(),
+            tensor.info.ty.to_string(),
+            tensor.reason.name().to_owned(),
+        ]);
+    }
+    format!("{}\n\n", table::trimmed(&rows))
+}
+
+fn json_of(output: &PlannedOutput, variant: &Variant) -> Json {
+    let plan = output.plan();
+    let tensors: Vec<Json> = plan
+        .tensors
+        .iter()
+        .map(|tensor| {
+            json!({
+                "name": tensor.info.name.to_string(),
+                "shape": tensor.info.shape,
+                "from": tensor.from.name(),
+                "to": tensor.info.ty.name(),
+                "reason": tensor.reason.name(),
+            })
+        })
+        .collect();
+    json!({
+        "type": variant.label,
+        "effort": output.effort().name(),
+        "files": output.paths(),
+        "size_bytes": output.size_bytes(),
+        "bits_per_weight": plan.bits_per_weight(),
+        "nominal_bits_per_weight": plan.nominal_bits_per_weight(),
+        "tensors": tensors,
+    })
+}
+
+fn parse_effort(word: &str) -> Result<Effort, String> {
+    [Effort::Reference, Effort::Best]
+        .into_iter()
+        .find(|effort| effort.name().eq_ignore_ascii_case(word))
+        .ok_or_else(|| "expected reference or best".to_owned())
+}
+
+/// `I/N`, counted from 1.
+fn parse_part(text: &str) -> Result<(u64, u64), String> {
+    let parse = || {
+        let (no, count) = text.split_once('/')?;
+        let (no, count): (u64, u64) = (no.parse().ok()?, count.parse().ok()?);
+        (no >= 1 && no <= count).then_some((no - 1, count))
+    };
+    parse().ok_or_else(|| "expected I/N with I from 1 to N, for example 2/8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_part;
+
+    #[test]
+    fn parts_count_from_one() {
+        assert_eq!(parse_part("1/3"), Ok((0, 3)));
+        assert_eq!(parse_part("3/3"), Ok((2, 3)));
+        for bad in ["0/3", "4/3", "1", "a/b", "/", ""] {
+            assert!(parse_part(bad).is_err(), "{bad}");
+        }
+    }
+}
