@@ -1,5 +1,8 @@
 //! Half-precision conversions exactly as ggml's, written so that loops over them vectorise.
 
+/// The largest finite binary16.
+pub const F16_MAX: f32 = 65504.0;
+
 /// IEEE binary16 to binary32: exact, subnormals kept, signalling NaNs made quiet.
 #[inline(always)]
 pub const fn f16_to_f32(half: u16) -> f32 {

@@ -2,7 +2,10 @@
 //!
 //! Those named `reference_*` take exactly ggml's decisions, so that its bytes come out.
 
+use std::array::from_fn;
+
 mod affine;
+mod affine_best;
 pub(crate) mod error;
 pub(crate) mod fp4;
 pub(crate) mod lattice;
@@ -16,8 +19,11 @@ mod symmetric;
 pub(crate) mod table;
 
 pub(crate) use affine::{AffineSteps, reference_affine};
+pub(crate) use affine_best::{AffineGroup, AffineSuperBlocks, best_affine};
 pub(crate) use positive::reference_positive;
-pub(crate) use symmetric::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
+pub(crate) use symmetric::{
+    SuperBlock, best_symmetric, reference_symmetric, reference_symmetric_greedy, signed_extreme,
+};
 
 use crate::simd::LANES;
 
@@ -27,8 +33,8 @@ pub(crate) const EPSILON: f32 = 1e-15;
 /// Sums lanes in a fixed order.
 #[inline(always)]
 pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    let eight: [f32; 8] = from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = from_fn(|i| eight[i] + eight[i + 4]);
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
@@ -48,7 +54,24 @@ pub(crate) fn relative_weights<const N: usize>(importance: Option<&[f32; N]>) ->
     let Some(importance) = importance else {
         return [1.0; N];
     };
-    let largest = importance.iter().fold(0.0, |max: f32, &v| max.max(v));
+    let largest = largest_magnitude(importance);
     let inverse = if largest > 0.0 { 1.0 / largest } else { 1.0 };
-    std::array::from_fn(|i| importance[i] * inverse + TRACE)
+    from_fn(|i| importance[i] * inverse + TRACE)
+}
+
+/// The largest `|x|`; 0 for NaN alone.
+#[inline(always)]
+pub(crate) fn largest_magnitude<const N: usize>(x: &[f32; N]) -> f32 {
+    // Eight partial results make it a vector operation.
+    let mut largest = [0.0f32; 8];
+    for chunk in x.chunks_exact(8) {
+        for (largest, x) in largest.iter_mut().zip(chunk) {
+            *largest = if x.abs() > *largest {
+                x.abs()
+            } else {
+                *largest
+            };
+        }
+    }
+    largest.into_iter().fold(0.0, f32::max)
 }

@@ -69,6 +69,8 @@ pub(crate) trait Float:
     fn nearest(self, lo: i32, hi: i32) -> Self;
     /// The least of the lanes; if one is NaN, any value.
     fn least(self) -> f32;
+    /// Nearest value that f16 can hold, ties to even; infinite beyond its range.
+    fn round_to_f16(self) -> Self;
     /// Nearest integer, ties to even, for values within ±2^22; cheaper than `nearest`.
     fn round_ties_even(self) -> Self;
 

@@ -4,6 +4,7 @@ use std::array::from_fn;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
 use super::{Float, LANES, Mask, Simd};
+use crate::half::{f16_to_f32, f32_to_f16};
 
 /// The portable set.
 #[derive(Clone, Copy)]
@@ -153,6 +154,10 @@ impl Float for Lanes {
             })
         };
         halves(1, halves(2, halves(4, halves(8, self.0))))[0]
+    }
+    #[inline(always)]
+    fn round_to_f16(self) -> Self {
+        self.map(|v| f16_to_f32(f32_to_f16(v)))
     }
     #[inline(always)]
     fn round_ties_even(self) -> Self {

@@ -359,20 +359,7 @@ impl Float for Pair {
     #[inline(always)]
     fn nearest(self, lo: i32, hi: i32) -> Self {
         // SAFETY: AVX2 is present, since this vector exists.
-        unsafe {
-            let (lo, hi) = (
-                _mm256_set1_epi32(MAGIC_ZERO + lo),
-                _mm256_set1_epi32(MAGIC_ZERO + hi),
-            );
-            let (magic, low_bits) = (_mm256_set1_ps(MAGIC), _mm256_set1_epi32(0x007F_FFFF));
-            let zero = _mm256_set1_epi32(MAGIC_ZERO);
-            let one = |v| {
-                let bits = _mm256_and_si256(_mm256_castps_si256(_mm256_add_ps(v, magic)), low_bits);
-                let clamped = _mm256_min_epi32(_mm256_max_epi32(bits, lo), hi);
-                _mm256_cvtepi32_ps(_mm256_sub_epi32(clamped, zero))
-            };
-            Self(one(self.0), one(self.1))
-        }
+        unsafe { Self(nearest_eight(self.0, lo, hi), nearest_eight(self.1, lo, hi)) }
     }
     #[inline(always)]
     fn least(self) -> f32 {
@@ -388,13 +375,42 @@ impl Float for Pair {
         }
     }
     #[inline(always)]
+    fn round_to_f16(self) -> Self {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+        // SAFETY: AVX2 and F16C are present, since this vector exists.
+        unsafe {
+            Self(
+                _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(self.0)),
+                _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(self.1)),
+            )
+        }
+    }
+    #[inline(always)]
     fn round_ties_even(self) -> Self {
         // SAFETY: AVX2 is present, since this vector exists.
         unsafe {
             let magic = _mm256_set1_ps(MAGIC);
-            let one = |v| _mm256_sub_ps(_mm256_add_ps(v, magic), magic);
-            Self(one(self.0), one(self.1))
+            Self(
+                _mm256_sub_ps(_mm256_add_ps(self.0, magic), magic),
+                _mm256_sub_ps(_mm256_add_ps(self.1, magic), magic),
+            )
         }
+    }
+}
+
+/// Eight lanes of [`Float::nearest`].
+///
+/// # Safety
+/// AVX2 must be present.
+#[inline(always)]
+unsafe fn nearest_eight(v: __m256, lo: i32, hi: i32) -> __m256 {
+    // SAFETY: AVX2 is present, as the caller promises.
+    unsafe {
+        let bits = _mm256_castps_si256(_mm256_add_ps(v, _mm256_set1_ps(MAGIC)));
+        let bits = _mm256_and_si256(bits, _mm256_set1_epi32(0x007F_FFFF));
+        let bits = _mm256_max_epi32(bits, _mm256_set1_epi32(MAGIC_ZERO + lo));
+        let bits = _mm256_min_epi32(bits, _mm256_set1_epi32(MAGIC_ZERO + hi));
+        _mm256_cvtepi32_ps(_mm256_sub_epi32(bits, _mm256_set1_epi32(MAGIC_ZERO)))
     }
 }
 
@@ -474,6 +490,15 @@ impl Float for Wide {
     fn least(self) -> f32 {
         // SAFETY: AVX-512 is present, since this vector exists.
         unsafe { _mm512_reduce_min_ps(self.0) }
+    }
+    #[inline(always)]
+    fn round_to_f16(self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe {
+            Self(_mm512_cvtph_ps(
+                _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0),
+            ))
+        }
     }
     #[inline(always)]
     fn round_ties_even(self) -> Self {

@@ -3,9 +3,9 @@
 use std::array::from_fn;
 use std::marker::PhantomData;
 
-use super::{Effort, Rows};
+use super::Rows;
 use crate::half::f32_to_f16;
-use crate::search::{AffineSteps, reference_affine, reference_symmetric};
+use crate::search::{AffineSteps, largest_magnitude, reference_affine, reference_symmetric};
 use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
 
 /// Values in a block.
@@ -32,24 +32,17 @@ pub(crate) trait Affine<const BYTES: usize> {
 /// Encodes rows of a symmetric type.
 pub(crate) fn encode_symmetric<T: Symmetric<BYTES>, const BYTES: usize>(
     rows: &Rows<'_>,
-    effort: Effort,
     blocks: &mut [[u8; BYTES]],
 ) {
-    encode(
-        rows,
-        effort,
-        blocks,
-        SymmetricEncoder::<T, BYTES>(PhantomData),
-    );
+    encode(rows, blocks, SymmetricEncoder::<T, BYTES>(PhantomData));
 }
 
 /// Encodes rows of an affine type.
 pub(crate) fn encode_affine<T: Affine<BYTES>, const BYTES: usize>(
     rows: &Rows<'_>,
-    effort: Effort,
     blocks: &mut [[u8; BYTES]],
 ) {
-    encode(rows, effort, blocks, AffineEncoder::<T, BYTES>(PhantomData));
+    encode(rows, blocks, AffineEncoder::<T, BYTES>(PhantomData));
 }
 
 /// The two families' own part.
@@ -139,7 +132,6 @@ impl<T: Affine<BYTES>, const BYTES: usize> Encoder<BYTES> for AffineEncoder<T, B
 
 fn encode<E: Encoder<BYTES>, const BYTES: usize>(
     rows: &Rows<'_>,
-    _effort: Effort,
     blocks: &mut [[u8; BYTES]],
     encoder: E,
 ) {
@@ -221,17 +213,7 @@ impl<E: Encoder<BYTES>, const BYTES: usize> Kernel for Weighted<'_, E, BYTES> {
 /// The value largest by magnitude, the first of such; +0 if all are zeros.
 #[inline(always)]
 fn extreme(x: &[f32; N]) -> f32 {
-    let mut magnitudes = [0.0f32; 8];
-    for chunk in x.as_chunks::<8>().0 {
-        for (magnitude, x) in magnitudes.iter_mut().zip(chunk) {
-            *magnitude = if x.abs() > *magnitude {
-                x.abs()
-            } else {
-                *magnitude
-            };
-        }
-    }
-    let magnitude = magnitudes.into_iter().fold(0.0, f32::max);
+    let magnitude = largest_magnitude(x);
     x.iter()
         .copied()
         .find(|&x| x != 0.0 && x.abs() == magnitude)

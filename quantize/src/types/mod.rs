@@ -4,6 +4,7 @@
 
 mod floats;
 mod format;
+mod improve;
 mod iq1_m;
 mod iq1_s;
 mod iq2_s;

@@ -11,9 +11,6 @@ use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
 use crate::simd::{Float, Simd};
 
-/// Integer scales are in `-32..32`.
-const SCALE_HALF: i32 = 32;
-
 /// 32 bytes of high bits, 64 bytes of low two bits, twelve bytes of scales, `d` (f16).
 /// A value is `d·(scale - 32)·(q - 4)`.
 pub(crate) struct Q3K;
@@ -48,6 +45,7 @@ impl Format<110, 256> for Q3K {
 
 impl Symmetric<110> for Q3K {
     const HALF: i32 = 4;
+    const SCALE_HALF: i32 = 32;
 
     #[inline(always)]
     fn search<S: Simd>(
@@ -77,17 +75,17 @@ impl Symmetric<110> for Q3K {
         levels: &mut [S::F; 16],
     ) -> S::F {
         let zero = simd.splat(0.0);
-        let half = simd.splat(SCALE_HALF as f32);
+        let half = simd.splat(Self::SCALE_HALF as f32);
         if let Some(sums) = sums {
-            let d = reference_symmetric(simd, SCALE_HALF, scales, sums, levels);
+            let d = reference_symmetric(simd, Self::SCALE_HALF, scales, sums, levels);
             *levels = levels.map(|level| level - half);
             return d;
         }
         let (extreme, _) = signed_extreme(simd, scales);
         let is_zero = extreme.eq(zero);
-        let inverse = simd.splat(-SCALE_HALF as f32) / extreme;
+        let inverse = simd.splat(-Self::SCALE_HALF as f32) / extreme;
         for (level, &scale) in levels.iter_mut().zip(scales) {
-            let l = (inverse * scale).nearest(-SCALE_HALF, SCALE_HALF - 1);
+            let l = (inverse * scale).nearest(-Self::SCALE_HALF, Self::SCALE_HALF - 1);
             *level = (zero - half).select(is_zero, l);
         }
         zero.select(is_zero, simd.splat(1.0) / inverse)

@@ -3,9 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::improve::{Improve, improve};
 use super::legacy::{self, Symmetric};
 use super::packing::{pack_nibbles, part, part_mut, unpack_32};
 use super::{Effort, Format, ImportanceUse, Rows};
+use crate::half::f32_to_f16;
+use crate::search::best_symmetric;
+use crate::simd::Simd;
 
 /// `d` (f16), then nibbles. A value is `(q - 8)·d`.
 pub(crate) struct Q4_0;
@@ -24,7 +28,10 @@ impl Format<18, 32> for Q4_0 {
     }
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 18]]) {
-        legacy::encode_symmetric::<Self, 18>(rows, effort, blocks);
+        legacy::encode_symmetric::<Self, 18>(rows, blocks);
+        if effort == Effort::Best {
+            improve::<Self, 18, 32>(rows, blocks);
+        }
     }
 
     fn fault(block: &[u8; 18]) -> Option<&'static str> {
@@ -41,5 +48,24 @@ impl Symmetric<18> for Q4_0 {
         *part_mut::<0, 2, _>(&mut block) = d.to_le_bytes();
         pack_nibbles(levels, part_mut::<2, 16, _>(&mut block));
         block
+    }
+}
+
+impl Improve<18, 32> for Q4_0 {
+    #[inline(always)]
+    fn improve<S: Simd>(
+        simd: S,
+        x: &[S::F; 32],
+        w: &[S::F; 32],
+        levels: &mut [S::F; 32],
+    ) -> (S::F, S::F) {
+        (
+            best_symmetric(simd, Self::HALF, x, w, levels),
+            simd.splat(0.0),
+        )
+    }
+
+    fn assemble(d: f32, _: f32, levels: &[u8; 32]) -> [u8; 18] {
+        Self::pack(f32_to_f16(d), levels)
     }
 }

@@ -3,9 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::improve::{Improve, improve};
 use super::legacy::{self, Affine};
 use super::packing::{pack_nibbles, part, part_mut, unpack_32};
 use super::{Effort, Format, ImportanceUse, Rows};
+use crate::half::f32_to_f16;
+use crate::search::best_affine;
+use crate::simd::Simd;
 
 /// `d` and `m` (f16), then nibbles. A value is `q·d + m`.
 pub(crate) struct Q4_1;
@@ -25,7 +29,10 @@ impl Format<20, 32> for Q4_1 {
     }
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 20]]) {
-        legacy::encode_affine::<Self, 20>(rows, effort, blocks);
+        legacy::encode_affine::<Self, 20>(rows, blocks);
+        if effort == Effort::Best {
+            improve::<Self, 20, 32>(rows, blocks);
+        }
     }
 
     fn fault(block: &[u8; 20]) -> Option<&'static str> {
@@ -43,5 +50,21 @@ impl Affine<20> for Q4_1 {
         *part_mut::<2, 2, _>(&mut block) = m.to_le_bytes();
         pack_nibbles(levels, part_mut::<4, 16, _>(&mut block));
         block
+    }
+}
+
+impl Improve<20, 32> for Q4_1 {
+    #[inline(always)]
+    fn improve<S: Simd>(
+        simd: S,
+        x: &[S::F; 32],
+        w: &[S::F; 32],
+        levels: &mut [S::F; 32],
+    ) -> (S::F, S::F) {
+        best_affine(simd, Self::TOP, x, w, levels)
+    }
+
+    fn assemble(d: f32, m: f32, levels: &[u8; 32]) -> [u8; 20] {
+        Self::pack(f32_to_f16(d), f32_to_f16(m), levels)
     }
 }

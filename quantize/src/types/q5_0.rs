@@ -3,9 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::improve::{Improve, improve};
 use super::legacy::{self, Symmetric};
 use super::packing::{pack_fifth_bits, pack_nibbles, part, part_mut, unpack_32};
 use super::{Effort, Format, ImportanceUse, Rows};
+use crate::half::f32_to_f16;
+use crate::search::best_symmetric;
+use crate::simd::Simd;
 
 /// `d` (f16), the fifth bits (u32), then nibbles. A value is `(q - 16)·d`.
 pub(crate) struct Q5_0;
@@ -27,7 +31,10 @@ impl Format<22, 32> for Q5_0 {
     }
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 22]]) {
-        legacy::encode_symmetric::<Self, 22>(rows, effort, blocks);
+        legacy::encode_symmetric::<Self, 22>(rows, blocks);
+        if effort == Effort::Best {
+            improve::<Self, 22, 32>(rows, blocks);
+        }
     }
 
     fn fault(block: &[u8; 22]) -> Option<&'static str> {
@@ -45,5 +52,24 @@ impl Symmetric<22> for Q5_0 {
         *part_mut::<2, 4, _>(&mut block) = pack_fifth_bits(levels).to_le_bytes();
         pack_nibbles(levels, part_mut::<6, 16, _>(&mut block));
         block
+    }
+}
+
+impl Improve<22, 32> for Q5_0 {
+    #[inline(always)]
+    fn improve<S: Simd>(
+        simd: S,
+        x: &[S::F; 32],
+        w: &[S::F; 32],
+        levels: &mut [S::F; 32],
+    ) -> (S::F, S::F) {
+        (
+            best_symmetric(simd, Self::HALF, x, w, levels),
+            simd.splat(0.0),
+        )
+    }
+
+    fn assemble(d: f32, _: f32, levels: &[u8; 32]) -> [u8; 22] {
+        Self::pack(f32_to_f16(d), levels)
     }
 }

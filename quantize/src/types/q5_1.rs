@@ -3,9 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
+use super::improve::{Improve, improve};
 use super::legacy::{self, Affine};
 use super::packing::{pack_fifth_bits, pack_nibbles, part, part_mut, unpack_32};
 use super::{Effort, Format, ImportanceUse, Rows};
+use crate::half::f32_to_f16;
+use crate::search::best_affine;
+use crate::simd::Simd;
 
 /// `d` and `m` (f16), the fifth bits (u32), then nibbles. A value is `q·d + m`.
 pub(crate) struct Q5_1;
@@ -28,7 +32,10 @@ impl Format<24, 32> for Q5_1 {
     }
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 24]]) {
-        legacy::encode_affine::<Self, 24>(rows, effort, blocks);
+        legacy::encode_affine::<Self, 24>(rows, blocks);
+        if effort == Effort::Best {
+            improve::<Self, 24, 32>(rows, blocks);
+        }
     }
 
     fn fault(block: &[u8; 24]) -> Option<&'static str> {
@@ -47,5 +54,21 @@ impl Affine<24> for Q5_1 {
         *part_mut::<4, 4, _>(&mut block) = pack_fifth_bits(levels).to_le_bytes();
         pack_nibbles(levels, part_mut::<8, 16, _>(&mut block));
         block
+    }
+}
+
+impl Improve<24, 32> for Q5_1 {
+    #[inline(always)]
+    fn improve<S: Simd>(
+        simd: S,
+        x: &[S::F; 32],
+        w: &[S::F; 32],
+        levels: &mut [S::F; 32],
+    ) -> (S::F, S::F) {
+        best_affine(simd, Self::TOP, x, w, levels)
+    }
+
+    fn assemble(d: f32, m: f32, levels: &[u8; 32]) -> [u8; 24] {
+        Self::pack(f32_to_f16(d), f32_to_f16(m), levels)
     }
 }

@@ -47,6 +47,7 @@ impl Format<210, 256> for Q6K {
 
 impl Symmetric<210> for Q6K {
     const HALF: i32 = 32;
+    const SCALE_HALF: i32 = 128;
 
     #[inline(always)]
     fn search<S: Simd>(

@@ -5,9 +5,13 @@ use std::marker::PhantomData;
 
 use super::{Batch, N};
 use crate::half::{f16_to_f32, f32_to_f16};
-use crate::search::{AffineSteps, nearest_int, reference_affine, reference_positive};
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, scatter_levels};
-use crate::types::{Effort, Rows};
+use crate::search::error::keep_better;
+use crate::search::{
+    AffineGroup, AffineSteps, AffineSuperBlocks, nearest_int, reference_affine, reference_positive,
+    relative_weights,
+};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+use crate::types::{Effort, Format, Rows};
 
 /// How ggml weighs values where there is no importance.
 pub(crate) enum PlainWeight {
@@ -18,7 +22,9 @@ pub(crate) enum PlainWeight {
 }
 
 /// A K type with `SUBS` sub-blocks of `SUB` values, each with a scale and a minimum.
-pub(crate) trait Affine<const BYTES: usize, const SUBS: usize, const SUB: usize> {
+pub(crate) trait Affine<const BYTES: usize, const SUBS: usize, const SUB: usize>:
+    Format<BYTES, N>
+{
     /// The highest level.
     const TOP: i32;
     /// The highest integer scale and minimum.
@@ -43,19 +49,16 @@ pub(crate) trait Affine<const BYTES: usize, const SUBS: usize, const SUB: usize>
 /// Encodes rows of an affine K type.
 pub(crate) fn encode_affine<T, const BYTES: usize, const SUBS: usize, const SUB: usize>(
     rows: &Rows<'_>,
-    _effort: Effort,
+    effort: Effort,
     blocks: &mut [[u8; BYTES]],
 ) where
     T: Affine<BYTES, SUBS, SUB>,
 {
-    dispatch(
-        rows.isa,
-        Reference::<T, BYTES, SUBS, SUB> {
-            rows,
-            blocks,
-            ty: PhantomData,
-        },
-    );
+    let ty = PhantomData::<T>;
+    dispatch(rows.isa, Reference { rows, blocks, ty });
+    if effort == Effort::Best {
+        dispatch(rows.isa, Best { rows, blocks, ty });
+    }
 }
 
 struct Reference<'a, T, const BYTES: usize, const SUBS: usize, const SUB: usize> {
@@ -218,5 +221,71 @@ fn quantize_scales<S: Simd, const SUBS: usize>(
         (max / simd.splat(top as f32))
             .select(positive, zero)
             .store(&mut scales.scale);
+    }
+}
+
+/// Replaces every block for which a wider search finds one with less error.
+struct Best<'a, T, const BYTES: usize, const SUBS: usize, const SUB: usize> {
+    rows: &'a Rows<'a>,
+    blocks: &'a mut [[u8; BYTES]],
+    ty: PhantomData<T>,
+}
+
+impl<T, const BYTES: usize, const SUBS: usize, const SUB: usize> Kernel
+    for Best<'_, T, BYTES, SUBS, SUB>
+where
+    T: Affine<BYTES, SUBS, SUB>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // Two super-blocks of eight sub-blocks fill the lanes.
+        let together = LANES / SUBS;
+        let mut inputs = self.rows.blocks::<N>();
+        for blocks in self.blocks.chunks_mut(together) {
+            let mut values = [&[0.0; N]; 2];
+            let mut importance = [None; 2];
+            let mut weights = [[0.0; N]; 2];
+            for i in 0..together {
+                // Where the last lanes stay empty, zeros stand in.
+                let Some((x, v)) = inputs.next() else { break };
+                (values[i], importance[i], weights[i]) = (x, v, relative_weights(v));
+            }
+            let part = |of: usize| (of / SUBS, of % SUBS * SUB);
+            let sub_block = |lane: usize| {
+                let (i, at) = part(lane);
+                values[i][at..].first_chunk().expect("a sub-block")
+            };
+            let sub_weights = |lane: usize| {
+                let (i, at) = part(lane);
+                weights[i][at..].first_chunk().expect("a sub-block")
+            };
+            let group = AffineGroup {
+                top: T::TOP,
+                x: &gather(simd, sub_block),
+                w: &gather(simd, sub_weights),
+            };
+            let scale_top = T::SCALE_TOP;
+            let fit = AffineSuperBlocks::<_, SUB, SUBS> { group, scale_top }.search(simd);
+            let min = simd.splat(0.0) - fit.dmin * fit.minima;
+            let levels = scatter_levels(&group.levels(simd, fit.d * fit.scales, min));
+            let (d, dmin) = (fit.d.to_array(), fit.dmin.to_array());
+            let (scales, minima) = (fit.scales.to_u8(), fit.minima.to_u8());
+            for (i, block) in blocks.iter_mut().enumerate() {
+                let first = i * SUBS;
+                let candidate = T::pack(
+                    f32_to_f16(d[first]),
+                    f32_to_f16(dmin[first]),
+                    scales[first..].first_chunk().expect("scales"),
+                    minima[first..].first_chunk().expect("minima"),
+                    levels[first..]
+                        .as_flattened()
+                        .first_chunk()
+                        .expect("256 levels"),
+                );
+                keep_better::<T, BYTES, N>(block, &candidate, values[i], importance[i]);
+            }
+        }
     }
 }

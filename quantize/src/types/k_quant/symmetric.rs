@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 
 use super::{Batch, N};
 use crate::half::{f16_to_f32, f32_to_f16};
-use crate::search::nearest_int;
-use crate::simd::Float;
-use crate::simd::{Kernel, LANES, Simd, dispatch, scatter_levels};
-use crate::types::{Effort, Rows};
+use crate::search::error::keep_better;
+use crate::search::{SuperBlock, nearest_int, relative_weights};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+use crate::types::{Effort, Format, Rows};
 
 /// Values in a sub-block.
 const SUB: usize = 16;
@@ -16,9 +16,11 @@ const SUB: usize = 16;
 const SUBS: usize = N / SUB;
 
 /// A K type with sixteen sub-blocks of sixteen values, each with a signed scale.
-pub(crate) trait Symmetric<const BYTES: usize> {
+pub(crate) trait Symmetric<const BYTES: usize>: Format<BYTES, N> {
     /// Half the number of levels.
     const HALF: i32;
+    /// Half the number of integer scales.
+    const SCALE_HALF: i32;
 
     /// ggml's search for a sub-block: gives the scale and the sum of the weights, and the levels
     /// plus `HALF` in `levels`. `mean_square` is the super-block's. Must be `#[inline(always)]`.
@@ -46,17 +48,14 @@ pub(crate) trait Symmetric<const BYTES: usize> {
 /// Encodes rows of a symmetric K type.
 pub(crate) fn encode_symmetric<T: Symmetric<BYTES>, const BYTES: usize>(
     rows: &Rows<'_>,
-    _effort: Effort,
+    effort: Effort,
     blocks: &mut [[u8; BYTES]],
 ) {
-    dispatch(
-        rows.isa,
-        Reference::<T, BYTES> {
-            rows,
-            blocks,
-            ty: PhantomData,
-        },
-    );
+    let ty = PhantomData::<T>;
+    dispatch(rows.isa, Reference { rows, blocks, ty });
+    if effort == Effort::Best {
+        dispatch(rows.isa, Best { rows, blocks, ty });
+    }
 }
 
 struct Reference<'a, T, const BYTES: usize> {
@@ -117,6 +116,38 @@ impl<T: Symmetric<BYTES>, const BYTES: usize> Kernel for Reference<'_, T, BYTES>
                 let levels = levels.as_flattened().first_chunk().expect("256 levels");
                 *block = T::pack(d, &scales, levels);
             }
+        }
+    }
+}
+
+/// Replaces every block for which a wider search finds one with less error.
+struct Best<'a, T, const BYTES: usize> {
+    rows: &'a Rows<'a>,
+    blocks: &'a mut [[u8; BYTES]],
+    ty: PhantomData<T>,
+}
+
+impl<T: Symmetric<BYTES>, const BYTES: usize> Kernel for Best<'_, T, BYTES> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks::<N>()) {
+            let weights = relative_weights(importance);
+            let weights: &[[f32; SUB]] = weights.as_chunks().0;
+            let sub_blocks: &[[f32; SUB]] = values.as_chunks().0;
+            let search = SuperBlock {
+                half: T::HALF,
+                scale_half: T::SCALE_HALF,
+                x: &gather(simd, |lane| &sub_blocks[lane]),
+                w: &gather(simd, |lane| &weights[lane]),
+            };
+            let (d, scales, levels) = search.search(simd);
+            let levels = scatter_levels(&levels);
+            let levels = levels.as_flattened().first_chunk().expect("256 levels");
+            let scales = scales.to_u8().map(|scale| scale as i8);
+            let candidate = T::pack(f32_to_f16(d), &scales, levels);
+            keep_better::<T, BYTES, N>(block, &candidate, values, importance);
         }
     }
 }

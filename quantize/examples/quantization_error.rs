@@ -1,0 +1,251 @@
+//! Prints how much less error effort `best` leaves than effort `reference`, per type and kind of
+//! rows: `cargo run --release -p gristmill-quantize --example quantization_error [TYPE…]`.
+//!
+//! The error is `Σ importance·(x - decoded)²` in f64. Random rows are Gaussian or Student-t (four
+//! degrees of freedom) with lognormal importance; model rows are all linear layers of
+//! `fixtures/novelist-6m` with the importance in `GRIST_IMATRIX` (a GGUF file of llama-imatrix).
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use gristmill_gguf::{File, Source, TensorType};
+use gristmill_quantize::types::{self, Effort};
+use safetensors::SafeTensors;
+
+/// Encodings timed together: the system counts time in ticks.
+const REPEATS: usize = 4;
+
+/// Rows with their importance.
+struct Rows {
+    values: Vec<f32>,
+    row_len: usize,
+    importance: Vec<f32>,
+}
+
+/// A kind of rows: some matrices.
+struct Kind {
+    name: &'static str,
+    matrices: Vec<Rows>,
+}
+
+/// SplitMix64: enough for test data, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Box-Muller.
+    fn gaussian(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    fn student(&mut self, degrees: u32) -> f64 {
+        let chi2: f64 = (0..degrees).map(|_| self.gaussian().powi(2)).sum();
+        self.gaussian() / (chi2 / f64::from(degrees)).sqrt()
+    }
+}
+
+fn random_rows(name: &'static str, seed: u64, value: impl Fn(&mut Random) -> f64) -> Kind {
+    const ROWS: usize = 64;
+    const LEN: usize = 2048;
+    let mut random = Random(seed);
+    let values = (0..ROWS * LEN)
+        .map(|_| (0.02 * value(&mut random)) as f32)
+        .collect();
+    let importance = (0..LEN).map(|_| random.gaussian().exp() as f32).collect();
+    Kind {
+        name,
+        matrices: vec![Rows {
+            values,
+            row_len: LEN,
+            importance,
+        }],
+    }
+}
+
+/// The GGUF name of a linear layer of the llama family.
+fn gguf_name(name: &str) -> Option<String> {
+    let rest = name
+        .strip_prefix("model.layers.")?
+        .strip_suffix(".weight")?;
+    let (layer, part) = rest.split_once('.')?;
+    let part = match part {
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{part}.weight"))
+}
+
+fn model_rows(imatrix: &Path) -> Result<Kind, Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/novelist-6m");
+    let bytes = std::fs::read(folder.join("model.safetensors"))?;
+    let checkpoint = SafeTensors::deserialize(&bytes)?;
+    let imatrix = File::open(imatrix)?;
+    let mut matrices = Vec::new();
+    for name in checkpoint.names() {
+        let Some(gguf) = gguf_name(name) else {
+            continue;
+        };
+        let entry = format!("{gguf}.in_sum2");
+        let found = imatrix.tensors().iter().position(|info| info.name == entry);
+        let entry = found.ok_or_else(|| format!("no {entry} in the importance matrix"))?;
+        let tensor = checkpoint.tensor(name)?;
+        let row_len = *tensor.shape().last().ok_or("a scalar weight")?;
+        let ty: TensorType = format!("{:?}", tensor.dtype()).parse()?;
+        let mut values = vec![0.0; tensor.shape().iter().product()];
+        types::decode(ty, tensor.data(), &mut values)?;
+        let mut importance = vec![0.0; row_len];
+        types::decode(
+            TensorType::F32,
+            &imatrix.rows(entry, 0..1)?,
+            &mut importance,
+        )?;
+        matrices.push(Rows {
+            values,
+            row_len,
+            importance,
+        });
+    }
+    Ok(Kind {
+        name: "novelist-6m",
+        matrices,
+    })
+}
+
+/// Time that this thread has spent on a CPU; since the first call where the system does not tell.
+fn cpu_seconds() -> f64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let wall = START.elapsed().as_secs_f64();
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = stat
+        .split(' ')
+        .next()
+        .and_then(|field| field.parse::<f64>().ok());
+    nanoseconds.map_or(wall, |nanoseconds| nanoseconds * 1e-9)
+}
+
+/// Error and time of one effort.
+struct Outcome {
+    /// Of each matrix, relative to `Σ importance·x²`.
+    error: f64,
+    /// Rows' errors, all matrices.
+    rows: Vec<f64>,
+    /// Million weights a second.
+    speed: f64,
+}
+
+fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outcome {
+    let mut outcome = Outcome {
+        error: 0.0,
+        rows: Vec::new(),
+        speed: 0.0,
+    };
+    let (mut weights, mut seconds) = (0, 0.0);
+    for rows in kind
+        .matrices
+        .iter()
+        .filter(|rows| ty.row_bytes(rows.row_len as u64).is_some())
+    {
+        let layout = ty.layout();
+        let mut bytes = vec![0; rows.values.len() / layout.values * layout.bytes];
+        let importance = weighted.then_some(rows.importance.as_slice());
+        let start = cpu_seconds();
+        for _ in 0..REPEATS {
+            types::encode(
+                ty,
+                effort,
+                &rows.values,
+                rows.row_len,
+                importance,
+                &mut bytes,
+            )
+            .expect("sizes fit");
+        }
+        seconds += cpu_seconds() - start;
+        weights += REPEATS * rows.values.len();
+        let mut decoded = vec![0.0; rows.values.len()];
+        types::decode(ty, &bytes, &mut decoded).expect("sizes fit");
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (x, y) in rows
+            .values
+            .chunks(rows.row_len)
+            .zip(decoded.chunks(rows.row_len))
+        {
+            let mut row = 0.0;
+            for ((&x, &y), &v) in x.iter().zip(y).zip(&rows.importance) {
+                let v = if weighted { f64::from(v) } else { 1.0 };
+                row += v * (f64::from(x) - f64::from(y)).powi(2);
+                norm += v * f64::from(x).powi(2);
+            }
+            outcome.rows.push(row);
+            error += row;
+        }
+        outcome.error += error / norm;
+    }
+    outcome.speed = weights as f64 / seconds / 1e6;
+    outcome
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut kinds = vec![
+        random_rows("Gaussian", 1, Random::gaussian),
+        random_rows("Student-t", 2, |random| random.student(4)),
+    ];
+    if let Some(imatrix) = std::env::var_os("GRIST_IMATRIX") {
+        kinds.push(model_rows(Path::new(&imatrix))?);
+    }
+    let asked: Result<Vec<TensorType>, _> = std::env::args().skip(1).map(|a| a.parse()).collect();
+    let asked = asked?;
+    println!(
+        "| type | rows | importance | error change | worst row | reference Mw/s | best Mw/s |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let quantized = types::supported().filter(|ty| ty.is_quantized());
+    for ty in quantized.filter(|ty| asked.is_empty() || asked.contains(ty)) {
+        for kind in &kinds {
+            for weighted in [true, false] {
+                let needs = types::importance_use(ty)? == types::ImportanceUse::Required;
+                if needs && !weighted {
+                    continue;
+                }
+                let reference = measure(ty, Effort::Reference, kind, weighted);
+                let best = measure(ty, Effort::Best, kind, weighted);
+                if reference.rows.is_empty() {
+                    continue;
+                }
+                let change = |best: f64, reference: f64| 100.0 * (best / reference - 1.0);
+                let worst = (best.rows.iter().zip(&reference.rows))
+                    .map(|(&best, &reference)| change(best, reference))
+                    .fold(f64::NEG_INFINITY, f64::max);
+                println!(
+                    "| {ty} | {} | {} | {:+.2} % | {worst:+.2} % | {:.1} | {:.1} |",
+                    kind.name,
+                    if weighted { "yes" } else { "no" },
+                    change(best.error, reference.error),
+                    reference.speed,
+                    best.speed,
+                );
+            }
+        }
+    }
+    Ok(())
+}
