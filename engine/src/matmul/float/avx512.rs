@@ -115,12 +115,12 @@ fn pack(rows: &[f32], cols: usize, panel: &mut Panel) {
         for column in (0..cols).step_by(16) {
             let n = (cols - column).min(16);
             let mask = (0xFFFFu32 >> (16 - n)) as __mmask16;
-            let mut v = [_mm512_setzero_ps(); 16];
+            let mut v = [_mm512_setzero_si512(); 16];
             for (v, row) in v.iter_mut().zip(&rows) {
+                let start = row[column..].as_ptr();
                 // SAFETY: n values from `column` are readable; the mask stops there.
-                *v = unsafe { _mm512_maskz_loadu_ps(mask, row[column..].as_ptr()) };
+                *v = unsafe { _mm512_maskz_loadu_epi32(mask, start.cast()) };
             }
-            let mut v = v.map(|v| _mm512_castps_si512(v));
             transpose_16x16(&mut v);
             for (i, v) in v.into_iter().enumerate() {
                 let strand = (column + i) % STRANDS;

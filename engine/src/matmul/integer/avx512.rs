@@ -13,9 +13,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::activations::{A32Token, SuperSums};
-use super::super::codes::{
-    CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row, unpack_some,
-};
+use super::super::codes::{CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row};
 use super::super::lanes::transpose_16x16;
 use super::super::{PANEL_ROWS, RowSums, SUPER};
 use super::panel::{self, Panel};
@@ -155,83 +153,40 @@ fn add_super<S: Shape>(
 /// Unpacks at most 32 rows and interleaves them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
-    let supers = row_bytes.div_ceil(T::BYTES);
-    panel.resize::<T::Shape>(supers);
-    let scale_lines = panel::scales::<T::Shape>();
-    let minimum_lines = panel::minima::<T::Shape>();
-    let mut rows = Box::new([[0u8; SUPER]; 16]);
-    let mut scales = SuperScales::ZERO;
-    for upper in 0..2 {
-        for s in 0..supers {
-            for r in 0..16 {
-                let start = (16 * upper + r) * row_bytes;
-                if start >= bytes.len() {
-                    // Rows that do not exist: any codes will do, nobody reads their sums.
-                    break;
-                }
-                let row = &bytes[start..start + row_bytes];
-                let rest = &row[s * T::BYTES..];
-                // SAFETY: this function is compiled for AVX-512.
-                unpack_some(
-                    T::BYTES,
-                    rest,
-                    &mut rows[r],
-                    &mut scales,
-                    |bytes, codes, scales| unsafe {
-                        T::unpack_avx512(bytes, codes, scales);
-                    },
-                );
-                if T::Shape::SCALES == Scales::Folded {
-                    fold(&mut rows[r], &scales.half);
-                }
-                for b in 0..8 {
-                    let block = b * supers + s;
-                    if T::Shape::SCALES == Scales::Halves {
-                        panel.scales[2 * block][upper].0[r] = scales.half[b];
-                        panel.scales[2 * block + 1][upper].0[r] = scales.half[8 + b];
-                    } else {
-                        panel.scales[block * scale_lines][upper].0[r] = scales.scale[b];
-                    }
-                    for half in 0..minimum_lines {
-                        panel.minima[block * minimum_lines + half][upper].0[r] =
-                            scales.min[8 * half + b];
-                    }
-                }
-            }
-            for quarter in 0..4 {
-                let lines = transpose(&rows, quarter);
-                for (g, line) in lines.into_iter().enumerate() {
-                    let block = (2 * quarter + g / 8) * supers + s;
-                    let place = &mut panel.codes[block][g % 8 * 2 + upper];
-                    // SAFETY: the place is a line of 64 bytes.
-                    unsafe { _mm512_storeu_si512(place.0.as_mut_ptr().cast(), line) };
-                }
-            }
-        }
-    }
+    // SAFETY (of both): this function is compiled for AVX-512.
+    let unpack = |bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales| unsafe {
+        T::unpack_avx512(bytes, codes, scales);
+    };
+    panel::pack::<T>(
+        bytes,
+        row_bytes,
+        panel,
+        unpack,
+        |rows, panel, s, upper| unsafe {
+            interleave(rows, panel, s, upper);
+        },
+    );
 }
 
-/// Multiplies the signed codes of every 16 values with their integer scale.
-#[inline(always)]
-fn fold(codes: &mut [u8; SUPER], half: &[f32; 16]) {
-    for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let scale = half[j / 2 + j % 2 * 8] as i32 as i8;
-        for code in codes {
-            *code = ((*code ^ 0x80) as i8).wrapping_mul(scale) as u8 ^ 0x80;
-        }
-    }
-}
-
-/// Quarter `quarter` of 16 rows of 256 bytes as 16 lines: of each four values, those of all rows.
+/// Writes superblock `s` of the lower or upper 16 rows to a panel.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn transpose(rows: &[[u8; SUPER]; 16], quarter: usize) -> [__m512i; 16] {
-    // SAFETY: 64 bytes from 64 * quarter are readable in each row, since quarter < 4.
-    let mut v: [__m512i; 16] = std::array::from_fn(|r| unsafe {
-        _mm512_loadu_si512(rows[r][64 * quarter..][..64].as_ptr().cast())
-    });
-    transpose_16x16(&mut v);
-    v
+fn interleave(rows: &[[u8; SUPER]; 16], panel: &mut Panel, s: usize, upper: usize) {
+    for quarter in 0..4 {
+        let mut lines = [_mm512_setzero_si512(); 16];
+        for (line, row) in lines.iter_mut().zip(rows) {
+            let start = row[64 * quarter..][..64].as_ptr();
+            // SAFETY: 64 bytes are readable.
+            *line = unsafe { _mm512_loadu_si512(start.cast()) };
+        }
+        transpose_16x16(&mut lines);
+        for (g, line) in lines.into_iter().enumerate() {
+            let block = (2 * quarter + g / 8) * panel.supers + s;
+            let place = &mut panel.codes[block][g % 8 * 2 + upper];
+            // SAFETY: the place is a line of 64 bytes.
+            unsafe { _mm512_storeu_si512(place.0.as_mut_ptr().cast(), line) };
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

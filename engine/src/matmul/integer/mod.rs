@@ -5,6 +5,8 @@
 //! [`Tiles`] of tokens ([`Kernels::tile`]); lanes are rows there, so nothing is summed across lanes.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod panel;
 mod portable;
@@ -49,6 +51,8 @@ fn of<T: Codes>(isa: Isa) -> Kernels {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::kernels::<T>(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::kernels::<T>(),
         _ => Kernels {
             unpack: |bytes, row| codes::unpack_row(T::BYTES, bytes, row, T::unpack),
             dot: portable::dot::<T::Shape>,

@@ -1,6 +1,7 @@
 //! Weights of 32 rows, interleaved for the panel kernels.
 
-use super::super::codes::{Minima, Scales, Shape};
+use super::super::SUPER;
+use super::super::codes::{Codes, Minima, Scales, Shape, SuperScales, Unpack, unpack_some};
 use bytemuck::{Pod, Zeroable};
 
 /// A cache line of codes: four of each of 16 rows.
@@ -51,5 +52,78 @@ impl Panel {
         self.codes.resize(blocks, [CodeLine([0; 64]); 16]);
         self.scales.resize(blocks * scales::<S>(), [line; 2]);
         self.minima.resize(blocks * minima::<S>(), [line; 2]);
+    }
+}
+
+/// Unpacks at most 32 rows of `row_bytes` bytes and interleaves them: `interleave` writes a superblock
+/// of the lower or upper 16 rows to the panel.
+#[inline(always)]
+pub(super) fn pack<T: Codes>(
+    bytes: &[u8],
+    row_bytes: usize,
+    panel: &mut Panel,
+    unpack: impl Unpack,
+    interleave: impl Fn(&[[u8; SUPER]; 16], &mut Panel, usize, usize),
+) {
+    let supers = row_bytes.div_ceil(T::BYTES);
+    panel.resize::<T::Shape>(supers);
+    let (scale_lines, minimum_lines) = (scales::<T::Shape>(), minima::<T::Shape>());
+    let mut codes = [[0u8; SUPER]; 16];
+    let mut scales = SuperScales::ZERO;
+    for upper in 0..2 {
+        for s in 0..supers {
+            for (r, codes) in codes.iter_mut().enumerate() {
+                let start = (16 * upper + r) * row_bytes;
+                if start >= bytes.len() {
+                    break; // rows that do not exist: any codes will do, nobody reads their sums
+                }
+                let rest = &bytes[start..start + row_bytes][s * T::BYTES..];
+                unpack_some(T::BYTES, rest, codes, &mut scales, &unpack);
+                if T::Shape::SCALES == Scales::Folded {
+                    fold(codes, &scales.half);
+                }
+                for b in 0..8 {
+                    let block = b * supers + s;
+                    for part in 0..scale_lines {
+                        panel.scales[block * scale_lines + part][upper].0[r] =
+                            if T::Shape::SCALES == Scales::Halves {
+                                scales.half[8 * part + b]
+                            } else {
+                                scales.scale[b]
+                            };
+                    }
+                    for part in 0..minimum_lines {
+                        panel.minima[block * minimum_lines + part][upper].0[r] =
+                            scales.min[8 * part + b];
+                    }
+                }
+            }
+            interleave(&codes, panel, s, upper);
+        }
+    }
+}
+
+/// Multiplies the signed codes of every 16 values with their integer scale.
+#[inline(always)]
+fn fold(codes: &mut [u8; SUPER], half: &[f32; 16]) {
+    for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let scale = half[j / 2 + j % 2 * 8] as i32 as i8;
+        for code in codes {
+            *code = ((*code ^ 0x80) as i8).wrapping_mul(scale) as u8 ^ 0x80;
+        }
+    }
+}
+
+/// Writes superblock `s` of the lower or upper 16 rows to a panel, four values at a time.
+#[inline(always)]
+pub(super) fn interleave(rows: &[[u8; SUPER]; 16], panel: &mut Panel, s: usize, upper: usize) {
+    for b in 0..8 {
+        let lines = &mut panel.codes[b * panel.supers + s];
+        for g in 0..8 {
+            let line = lines[2 * g + upper].0.as_chunks_mut::<4>().0;
+            for (place, row) in line.iter_mut().zip(rows) {
+                *place = row.as_chunks::<4>().0[8 * b + g];
+            }
+        }
     }
 }
