@@ -22,6 +22,7 @@ mod sampling;
 mod session;
 mod simd;
 mod t5;
+pub mod tokenizer;
 mod weights;
 
 pub use cache::KvType;
@@ -31,3 +32,4 @@ pub use model::{LoadOptions, Model};
 pub use pooling::Pooling;
 pub use sampling::{Sampler, Sampling};
 pub use session::{Head, Session, SessionOptions};
+pub use tokenizer::Tokenizer;

@@ -256,7 +256,7 @@ fn pieces<'t>(splitter: &PreTokenizerWrapper, text: &'t str) -> Vec<&'t str> {
 
 /// A known rule as a pre-tokenizer of the library that also runs the checkpoint's.
 fn splitter(rule: &PreTokenizer) -> Result<PreTokenizerWrapper, Error> {
-    let splits = rule.splits.iter().map(|regex| {
+    let splits = rule.published.unwrap_or(rule.splits).iter().map(|regex| {
         json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
     });
     let bytes = json!({

@@ -25,6 +25,9 @@ pub struct PreTokenizer {
     /// Regular expressions, applied in sequence. Beyond the common syntax: `(?!\S)` at the end of
     /// an alternative, and the whole expressions of [`digit_groups`].
     pub splits: &'static [&'static str],
+    /// The splits of the published `tokenizer.json`, where they differ from those above without a
+    /// difference to its own vocabulary.
+    pub published: Option<&'static [&'static str]>,
     /// The smallest symbols.
     pub symbols: Symbols,
     /// A word that is a token as a whole is taken without merging.
@@ -130,7 +133,7 @@ const KIMI: &str = concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-const CJK: &str = "[一-龥\u{3040}-ゟ゠-ヿ]+";
+const CJK: &str = "[一-龥\u{3040}-\u{309f}゠-\u{30ff}]+";
 const DEEPSEEK_V3: &str = concat!(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -140,24 +143,32 @@ const SPARK: &str = concat!(
     r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+"
 );
 const AFMOE_SCRIPTS: &str = concat!(
-    "[一-鿿㐀-䶿豈-\u{faff}\u{3040}-ゟ゠-ヿ･-ﾟ⼀-\u{2fdf}เ-\u{e7f}\u{e80}-\u{eff}ក-\u{17ff}က-႟ꩠ-ꩿ",
-    "ꧠ-\u{a9ff}가-\u{d7af}ᄀ-ᇿ]+"
+    "[一-鿿㐀-䶿豈-\u{faff}\u{3040}-\u{309f}゠-\u{30ff}\u{ff65}-\u{ff9f}\u{2f00}-\u{2fdf}เ-\u{e7f}",
+    "\u{e80}-\u{eff}ក-\u{17ff}က-႟ꩠ-ꩿꧠ-\u{a9ff}가-\u{d7af}ᄀ-ᇿ]+"
 );
-const YOUTU_SCRIPTS: &str =
-    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\u{3040}-ゟ゠-ヿ]+";
+const YOUTU_SCRIPTS: &str = concat!(
+    "[가-힣\u{3131}-\u{318e}]+|[\u{ff01}\u{2026}“”‘’—\u{ff1a}\u{ff1b}\u{ff0c}、-〿\u{fe30}-\u{fe4f}",
+    "]+|[ㄅ-ㄯ]+|[一-龥\u{3040}-\u{309f}゠-\u{30ff}]+"
+);
 const DEEPSEEK_LETTERS: &str = concat!(
-    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼ",
-    "ℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
+    "\\s?[A-Za-z\u{b5}À-ÖØ-öø-ƺƼ-ƿ\u{1c4}-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-\u{3f5}Ϸ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽ",
+    "Ა-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u{1f7d}ᾀ-ᾴᾶ-ᾼ\u{1fbe}ῂ-ῄῆ-ῌῐ-\u{1fd3}ῖ-\u{1fdb}ῠ-",
+    "Ῥῲ-ῴῶ-ῼ\u{2102}\u{2107}\u{210a}-\u{2113}\u{2115}\u{2119}-\u{211d}\u{2124}\u{2126}\u{2128}",
+    "\u{212a}-\u{212d}\u{212f}-\u{2134}\u{2139}\u{213c}-\u{213f}\u{2145}-\u{2149}ⅎↃↄⰀ-ⱻⱾ-ⳤ",
+    "Ⳬ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿ\u{fb00}-\u{fb06}\u{fb13}-\u{fb17}\u{ff21}-\u{ff3a}\u{ff41}-\u{ff5a}",
+    "𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
 );
-const DEEPSEEK_PUNCTUATION: &str = r"\s?[!-/:-~！-／：-～‘-‟　-。]+";
+const DEEPSEEK_PUNCTUATION: &str = "\\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}‘-‟\u{3000}-。]+";
 const DEEPSEEK_CJK: &str = "[一-龥ࠀ-一가-\u{d7ff}]+";
-const NOT_SENTENCE_MARKS: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
+const NOT_SENTENCE_MARKS: &str = " ?[^(\\s|.,!?\u{2026}。\u{ff0c}、।۔،)]+";
+const FALCON_MARKS: &str = r"[\p{P}\$\+<=>\^~\|`]+";
 const LINES: &str = r"[^\n]+|[\n]+";
 
 /// The plain kind: byte-level, nothing special.
 const PLAIN: PreTokenizer = PreTokenizer {
     names: &[],
     splits: &[],
+    published: None,
     symbols: Symbols::Bytes,
     ignore_merges: false,
     add_bos: false,
@@ -266,10 +277,10 @@ pub const PRE_TOKENIZERS: &[PreTokenizer] = &[
         &[DIGIT, GPT2],
     ),
     plain(&["smollm", "command-r"], &[DIGIT, GPT2]),
-    cleaning(
-        &["falcon"],
-        &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, DIGITS, THREE_ASCII_DIGITS],
-    ),
+    PreTokenizer {
+        published: Some(&[FALCON_MARKS, GPT2, DIGITS, THREE_ASCII_DIGITS]),
+        ..cleaning(&["falcon"], &[FALCON_MARKS, GPT2, THREE_ASCII_DIGITS])
+    },
     plain(
         &["deepseek-llm"],
         &[
