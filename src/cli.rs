@@ -39,6 +39,20 @@ pub struct Global {
 /// One variant a command, in the order of the road.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Convert, quantize, check and measure: everything a release needs
+    Release(commands::release::Arguments),
+    /// Checkpoint → GGUF
+    Convert(commands::convert::Arguments),
+    /// Measure which weights matter (an importance matrix)
+    Imatrix(commands::imatrix::Collect),
+    /// Measure perplexity, and KL divergence from a base
+    Perplexity(commands::perplexity::Arguments),
+    /// Go on from a text
+    Generate(commands::generate::Arguments),
+    /// Write a model's logits or embeddings
+    Logits(commands::logits::Arguments),
+    /// Hold variants against their base: the table
+    Compare(commands::compare::Arguments),
     /// Quantize a model to any number of variants in one pass
     Quantize(commands::quantize::Arguments),
     /// Look into a GGUF file: metadata, tensors, sizes
@@ -69,6 +83,13 @@ impl Command {
     /// Runs the command.
     pub fn run(self, context: &Context) -> Outcome {
         match self {
+            Self::Release(arguments) => commands::release::run(&arguments, context),
+            Self::Convert(arguments) => commands::convert::run(&arguments, context),
+            Self::Generate(arguments) => commands::generate::run(&arguments, context),
+            Self::Logits(arguments) => commands::logits::run(&arguments, context),
+            Self::Imatrix(arguments) => commands::imatrix::collect(&arguments, context),
+            Self::Perplexity(arguments) => commands::perplexity::run(&arguments, context),
+            Self::Compare(arguments) => commands::compare::run(&arguments, context),
             Self::Quantize(arguments) => commands::quantize::run(&arguments, context),
             Self::Inspect(arguments) => commands::inspect::run(&arguments, context),
             Self::Check(arguments) => commands::check::run(&arguments, context),

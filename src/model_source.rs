@@ -61,6 +61,16 @@ impl ModelSource {
     }
 }
 
+/// The preset that a source's metadata name as what it is.
+pub fn file_type(source: &dyn Source) -> String {
+    let id = source
+        .metadata()
+        .u64("general.file_type")
+        .and_then(|id| u32::try_from(id).ok());
+    id.and_then(Preset::from_id)
+        .map_or_else(|| "F32".to_owned(), |preset| preset.to_string())
+}
+
 /// The name that variants of the model at `path` begin with: its folder's or file's, without the
 /// type and part number that such names end in.
 pub fn variant_name(path: &Path) -> String {

@@ -51,7 +51,7 @@ pub struct Observer<'a> {
 }
 
 /// Tokens that run through the layers together: enough to use each unpacked weight many times.
-const BATCH_TOKENS: usize = 2048;
+pub(crate) const BATCH_TOKENS: usize = 2048;
 
 /// Bytes of logits that are alive at a time, for base and variant each.
 const LOGIT_BYTES: usize = 16 << 20;

@@ -4,6 +4,8 @@
 pub mod card;
 pub mod divergence;
 pub mod evaluate;
+pub mod html;
+pub mod importance;
 pub mod protocol;
 pub mod report;
 pub mod sensitivity;

@@ -45,6 +45,8 @@ pub struct Protocol {
     pub chunks: u64,
     /// Whether activations stayed in `f32`.
     pub exact: bool,
+    /// Type of the KV cache.
+    pub kv_type: String,
     /// Version of grist.
     pub version: String,
 }
@@ -89,7 +91,12 @@ impl Ledger {
     }
 
     /// The SHA-256 of `file` if it is finished: made from the same things, and still as written.
-    pub fn finished(&self, file: &Path, provenance: &Provenance, context: &Context) -> Result<Option<String>, Report> {
+    pub fn finished(
+        &self,
+        file: &Path,
+        provenance: &Provenance,
+        context: &Context,
+    ) -> Result<Option<String>, Report> {
         let Some(entry) = self.entries.get(&key(file)) else {
             return Ok(None);
         };
@@ -107,10 +114,22 @@ impl Ledger {
     }
 
     /// Records a finished file; returns its SHA-256.
-    pub fn record(&mut self, file: &Path, provenance: Provenance, context: &Context) -> Result<String, Report> {
-        let size_bytes = fs::metadata(file).map_err(|error| Report::io(file, &error))?.len();
+    pub fn record(
+        &mut self,
+        file: &Path,
+        provenance: Provenance,
+        context: &Context,
+    ) -> Result<String, Report> {
+        let size_bytes = fs::metadata(file)
+            .map_err(|error| Report::io(file, &error))?
+            .len();
         let sha256 = files::sha256(file, context)?;
-        let entry = Entry { provenance, size_bytes, sha256: sha256.clone(), measured: None };
+        let entry = Entry {
+            provenance,
+            size_bytes,
+            sha256: sha256.clone(),
+            measured: None,
+        };
         self.entries.insert(key(file), entry);
         self.save()?;
         Ok(sha256)
@@ -138,5 +157,8 @@ impl Ledger {
 }
 
 fn key(file: &Path) -> String {
-    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    file.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

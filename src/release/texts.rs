@@ -51,14 +51,21 @@ impl Texts {
         // The fixture's context and chunks belong to its text, not to another one.
         let (text, context, chunks) = match asked.text {
             Some(text) => (Some(text), None, None),
-            None => (within(fixture.heldout_text), fixture.measurement_context, fixture.measurement_chunks),
+            None => (
+                within(fixture.heldout_text),
+                fixture.measurement_context,
+                fixture.measurement_chunks,
+            ),
         };
         let text = text.ok_or_else(|| {
-            Report::usage("no text to measure on").help("give one with --text FILE (and --calibration FILE)")
+            Report::usage("no text to measure on")
+                .help("give one with --text FILE (and --calibration FILE)")
         })?;
         Ok(Self {
             text,
-            calibration: asked.calibration.or_else(|| within(fixture.calibration_text)),
+            calibration: asked
+                .calibration
+                .or_else(|| within(fixture.calibration_text)),
             context: asked.context.or(context).unwrap_or(CONTEXT),
             chunks: asked.chunks.or(chunks),
         })
@@ -72,6 +79,7 @@ impl Fixture {
             return Ok(Self::default());
         }
         let text = fs::read(&path).map_err(|error| Report::io(&path, &error))?;
-        serde_json::from_slice(&text).map_err(|error| Report::input(format!("{}: {error}", path.display())))
+        serde_json::from_slice(&text)
+            .map_err(|error| Report::input(format!("{}: {error}", path.display())))
     }
 }

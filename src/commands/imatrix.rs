@@ -1,0 +1,95 @@
+//! `grist imatrix`: collecting. Merging and showing are in files of their own.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use gristmill_engine::SessionOptions;
+use gristmill_perplexity::importance;
+
+use crate::context::Context;
+use crate::measure::{self, ChunkProgress};
+use crate::report::{Exit, Outcome};
+
+/// Arguments of `grist imatrix MODEL`.
+#[derive(Debug, Args)]
+pub struct Collect {
+    /// GGUF file
+    model: PathBuf,
+    /// Calibration text
+    #[arg(short = 'f', long = "file", value_name = "TEXT")]
+    text: PathBuf,
+    /// Where the matrix goes
+    #[arg(short, long, value_name = "FILE", default_value = "imatrix.gguf")]
+    output: PathBuf,
+    /// Tokens a chunk
+    #[arg(short, long, default_value_t = 512)]
+    context: usize,
+    /// Only the first N chunks
+    #[arg(long, value_name = "N")]
+    chunks: Option<usize>,
+    /// Container [default: dat for a name that ends so, else gguf]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Replace the output
+    #[arg(long)]
+    force: bool,
+}
+
+/// Containers of importance matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// GGUF, as llama-imatrix writes it
+    Gguf,
+    /// The legacy format
+    Dat,
+}
+
+impl Format {
+    /// What a file's name asks for.
+    pub fn of(path: &std::path::Path) -> Self {
+        match path.extension().is_some_and(|extension| extension == "dat") {
+            true => Self::Dat,
+            false => Self::Gguf,
+        }
+    }
+}
+
+/// Collects and writes.
+pub fn collect(arguments: &Collect, context: &Context) -> Outcome {
+    measure::refuse_existing(&arguments.output, arguments.force)?;
+    let model = measure::open(&arguments.model, context)?;
+    let chunks = measure::chunks(
+        &model,
+        &arguments.model,
+        &arguments.text,
+        arguments.context,
+        arguments.chunks,
+    )?;
+    let dataset = arguments.text.to_string_lossy();
+    let matrix = ChunkProgress::new("importance", &chunks, context)
+        .observe(|observer| {
+            importance::collect(
+                &model,
+                &SessionOptions::default(),
+                &chunks,
+                &dataset,
+                observer,
+            )
+        })
+        .map_err(|error| measure::failed(&arguments.model, error))?;
+    match arguments
+        .format
+        .unwrap_or_else(|| Format::of(&arguments.output))
+    {
+        Format::Gguf => matrix.write(&arguments.output, arguments.force)?,
+        Format::Dat => matrix.write_legacy(&arguments.output, arguments.force)?,
+    }
+    context.note(&format!(
+        "wrote {}: {} tensors, {} chunks of {} tokens",
+        arguments.output.display(),
+        matrix.entries.len(),
+        chunks.count(),
+        chunks.context()
+    ));
+    Ok(Exit::Done)
+}
