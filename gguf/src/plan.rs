@@ -243,7 +243,7 @@ impl Plan {
     /// If it has not. Where the system does not tell, the writing will.
     pub fn check_space(&self, output: &Path) -> Result<(), Error> {
         let needed = self.bytes();
-        match os::available_space(output.parent().unwrap_or(output)) {
+        match os::available_space(output) {
             Ok(Some(available)) if available < needed => Err(Error::Space {
                 path: output.to_owned(),
                 needed,

@@ -378,7 +378,7 @@ impl PartFile {
             .create(true)
             .truncate(false)
             .open(&temporary)
-            .map_err(Error::io("create", &temporary))?;
+            .map_err(Error::io("create", &path))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(Error::Busy { path }),
             // File systems without locks exist; writing there unlocked beats not writing.

@@ -94,7 +94,7 @@ fn missing_rows_are_no_file() {
 
 #[test]
 fn rows_outside_a_tensor_are_refused() {
-    let Folder { output, .. } = folder();
+    let Folder { dir: _dir, output } = folder();
     let writer = Writer::create(&output, plan(None), &WriteOptions::default()).unwrap();
     for (row, count) in [
         (0, 5 * ROW),
@@ -137,7 +137,7 @@ fn an_output_that_exists_is_kept() {
 
 #[test]
 fn two_writers_of_one_output_do_not_meet() {
-    let Folder { output, .. } = folder();
+    let Folder { dir: _dir, output } = folder();
     let writer = Writer::create(&output, plan(None), &WriteOptions::default()).unwrap();
     let error = Writer::create(&output, plan(None), &WriteOptions::default()).unwrap_err();
     assert_eq!(error.code(), "busy");
@@ -264,7 +264,7 @@ fn plans_are_refused_before_anything_is_written() {
 
 #[test]
 fn an_output_larger_than_the_disk_is_refused() {
-    let Folder { output, .. } = folder();
+    let Folder { dir: _dir, output } = folder();
     let huge = TensorInfo {
         name: "a".into(),
         shape: vec![1 << 58],
@@ -291,13 +291,13 @@ fn parts_keep_to_their_limits() {
     assert_eq!(counts(SplitLimit::Bytes(2048)), [2, 1]);
     assert_eq!(counts(SplitLimit::Bytes(3072)), [3]);
     // A set of one is a plain file.
-    let Folder { output, .. } = folder();
+    let Folder { dir: _dir, output } = folder();
     assert_eq!(plan(Some(SplitLimit::Tensors(9))).paths(&output), [output]);
 }
 
 #[test]
 fn a_set_has_the_keys_that_other_programs_read() {
-    let Folder { output, .. } = folder();
+    let Folder { dir: _dir, output } = folder();
     let plan = plan(Some(SplitLimit::Tensors(1)));
     let writer = Writer::create(&output, plan, &WriteOptions::default()).unwrap();
     (0..3).for_each(|tensor| fill(&writer, tensor));
