@@ -14,6 +14,9 @@ const TEXT_CONFIGS: [&str; 6] = [
     "thinker_config",
 ];
 
+/// The class of models in Mistral's own format, whose params.json names none.
+pub(crate) const MISTRAL_FORMAT: &str = "MistralForCausalLM (params.json)";
+
 /// A model's configuration: the text model's fields merged over the root's, and the rotary
 /// parameters brought into one form.
 #[derive(Debug, Clone)]
@@ -47,6 +50,9 @@ impl Config {
             && let Some(layer) = published.pointer("/ssm_cfg/layer").and_then(Json::as_str)
         {
             named = Some(format!("{layer}ForCausalLM"));
+        }
+        if named.is_none() && fields.contains_key("dim") && fields.contains_key("n_layers") {
+            named = Some(MISTRAL_FORMAT.to_owned());
         }
         mirror_rope(&mut fields);
         Self {

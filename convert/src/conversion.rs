@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use gristmill_gguf::{Metadata, ReadError, Source, TensorInfo, TensorType};
 
-use crate::architectures::{self, Mapping, Model};
+use crate::adapter::Adapter;
+use crate::architectures::{self, Mapped, Mapping, Model};
 use crate::checkpoint::{Checkpoint, Stored};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::expr::Expr;
 use crate::output::{self, Output};
 use crate::{Error, general, storage, vocab};
@@ -22,6 +23,17 @@ pub struct Options {
     pub output: Output,
     /// The pre-tokenizer's name, where it is not to be found out.
     pub pre: Option<String>,
+}
+
+/// A model under conversion: its architecture is known, its tensors are not mapped yet.
+fn model_of(checkpoint: &Checkpoint) -> Result<(String, Model<'_>), Error> {
+    let config = Config::new(checkpoint.config());
+    let class = config.class().ok_or_else(|| no_class(checkpoint))?;
+    let class = class.to_owned();
+    let architecture = architectures::find(&class)?;
+    let files = checkpoint.files();
+    let model = Model::new(architecture, config, files, checkpoint.tensors());
+    Ok((class, model))
 }
 
 /// A planned conversion: everything about the file to be written is known, and nothing of the
@@ -44,22 +56,36 @@ impl Conversion {
     /// If the architecture is unknown, the configuration lacks a field or contradicts the
     /// weights, a tensor has no place, or the tokenizer is not understood.
     pub fn new(checkpoint: &Checkpoint, options: &Options) -> Result<Self, Error> {
-        let config = Config::new(checkpoint.config());
-        let class = config
-            .class()
-            .ok_or_else(|| no_class(checkpoint))?
-            .to_owned();
-        let architecture = architectures::find(&class)?;
-        let model = Model::new(
-            architecture,
-            config,
-            checkpoint.files(),
-            checkpoint.tensors(),
-        );
-        let inputs = storage::read(checkpoint.tensors(), &model.config)?;
+        Self::merged(checkpoint, &[], options)
+    }
+
+    /// Plans the conversion of a checkpoint with LoRA adapters merged into it.
+    ///
+    /// # Errors
+    /// As [`Conversion::new`], and if an adapter does not fit the model.
+    pub fn merged(
+        checkpoint: &Checkpoint,
+        adapters: &[Checkpoint],
+        options: &Options,
+    ) -> Result<Self, Error> {
+        if checkpoint.is_adapter() {
+            return Err(Error::NotACheckpoint {
+                path: checkpoint.files().root().to_owned(),
+                reason: "is a LoRA adapter, not a model".into(),
+                help: "name the model it was trained on: --base MODEL; or merge it into that \
+                       model: --lora ADAPTER"
+                    .into(),
+            });
+        }
+        let (class, model) = model_of(checkpoint)?;
+        let architecture = model.architecture;
+        let mut inputs = storage::read(checkpoint.tensors(), &model.config)?;
         let wanted = options
             .output
             .tensor_type(inputs.iter().map(|(_, expr)| expr));
+        for adapter in adapters {
+            Adapter::new(adapter)?.merge(&mut inputs)?;
+        }
         let Mapping { tensors, dropped } = model.map(inputs)?;
         let blocks = tensors.iter().map(|tensor| tensor.expr.ty());
         let blocks = blocks.into_iter().find(|ty| ty.is_quantized());
@@ -97,6 +123,83 @@ impl Conversion {
         }
         warnings.extend(vocab.warnings);
 
+        Ok(Self::assemble(metadata, tensors, wanted, dropped, warnings))
+    }
+
+    /// Plans the conversion of a LoRA adapter to a GGUF adapter of the model it was trained on.
+    /// Its matrices are written as F32 unless the options say otherwise.
+    ///
+    /// # Errors
+    /// As [`Conversion::new`], and if the adapter does not fit the base, or adapts tensors whose
+    /// layout changes in GGUF.
+    pub fn adapter(
+        adapter: &Checkpoint,
+        base: &Checkpoint,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let (_, model) = model_of(base)?;
+        let parsed = Adapter::new(adapter)?;
+        let mut tensors = Vec::new();
+        let mut size = general::Size::of_adapter();
+        for (name, pair) in &parsed.pairs {
+            let (a, b) = (Expr::load(pair.a), Expr::load(pair.b));
+            let rank = b.row_len();
+            for mapped in model.map_one(name, b)? {
+                if mapped.expr.row_len() != rank || mapped.expr.shape().len() != 2 {
+                    return Err(Error::tensor(
+                        name,
+                        "changes its layout in GGUF, and an adapter cannot follow; merge it",
+                    ));
+                }
+                let mut push = |suffix: &str, expr: Expr| {
+                    let name = format!("{}.{suffix}", mapped.name);
+                    size.count(&name, &expr);
+                    tensors.push(Mapped { name, expr });
+                };
+                push("lora_a", a.clone());
+                push("lora_b", mapped.expr);
+            }
+        }
+        let mut warnings = adapter.warnings().to_vec();
+        let mut metadata = Metadata::new();
+        metadata.set("general.architecture", model.architecture.name);
+        metadata.set("general.type", "adapter");
+        metadata.set("adapter.type", "lora");
+        general::write(
+            adapter.files(),
+            &Config::new(adapter.config()),
+            size,
+            &mut metadata,
+            &mut warnings,
+        )?;
+        metadata.set("adapter.lora.alpha", parsed.stated_alpha() as f32);
+        if let Some(tokens) = adapter.config().get("alora_invocation_tokens")
+            && let Some(tokens) = tokens.as_array()
+        {
+            let tokens: Vec<u32> = tokens.iter().filter_map(config::as_u32).collect();
+            metadata.set("adapter.alora.invocation_tokens", tokens);
+        }
+        metadata.set("general.quantization_version", QUANTIZATION_VERSION);
+        let wanted = match options.output {
+            Output::Auto => TensorType::F32,
+            output => output.tensor_type([]),
+        };
+        Ok(Self::assemble(
+            metadata,
+            tensors,
+            wanted,
+            Vec::new(),
+            warnings,
+        ))
+    }
+
+    fn assemble(
+        metadata: Metadata,
+        tensors: Vec<Mapped>,
+        wanted: TensorType,
+        dropped: Vec<String>,
+        warnings: Vec<String>,
+    ) -> Self {
         let mut conversion = Self {
             metadata,
             infos: Vec::with_capacity(tensors.len()),
@@ -126,7 +229,7 @@ impl Conversion {
                 narrow.len()
             ));
         }
-        Ok(conversion)
+        conversion
     }
 
     /// The type that each tensor is to be written in, in the order of [`Source::tensors`].

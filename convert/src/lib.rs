@@ -5,6 +5,7 @@
 //! evaluated row by row.
 #![forbid(unsafe_code)]
 
+mod adapter;
 pub mod architectures;
 pub mod checkpoint;
 mod config;

@@ -211,6 +211,22 @@ impl<'a> Model<'a> {
         })
     }
 
+    /// What becomes of a single tensor, by itself.
+    pub(crate) fn map_one(&self, name: &str, expr: Expr) -> Result<Vec<Mapped>, Error> {
+        let names = self.name_table();
+        let outputs = self.transform(clean(name), expr)?.into_iter();
+        outputs
+            .map(|(name, expr)| match gguf_name(&names, &name) {
+                Some(name) => Ok(Mapped { name, expr }),
+                None => Err(Error::UnknownTensors {
+                    architecture: self.architecture.name,
+                    names: vec![name],
+                    help: None,
+                }),
+            })
+            .collect()
+    }
+
     /// Applies the rules, in order, to a tensor and to whatever it becomes.
     fn transform(&self, name: String, expr: Expr) -> Result<Vec<Named>, Error> {
         if is_never_needed(&name) {
@@ -266,6 +282,9 @@ pub(super) fn layer(name: &str) -> Option<u32> {
     name.split('.').find_map(|part| part.parse().ok())
 }
 
+/// What follows a name in both worlds: the last two are factors of quantized weights.
+const SUFFIXES: [&str; 4] = [".weight", ".bias", ".scale", ".input_scale"];
+
 /// Looks a name up, first as it is, then without its `.weight` or `.bias`.
 fn gguf_name(table: &HashMap<&str, &str>, name: &str) -> Option<String> {
     let number = layer(name).map(|layer| layer.to_string());
@@ -287,7 +306,7 @@ fn gguf_name(table: &HashMap<&str, &str>, name: &str) -> Option<String> {
             if let Some(stem) = table.get(general.as_str()) {
                 return Some(with_number(stem));
             }
-            [".weight", ".bias"].into_iter().find_map(|suffix| {
+            SUFFIXES.into_iter().find_map(|suffix| {
                 let stem = table.get(general.strip_suffix(suffix)?)?;
                 Some(with_number(stem) + suffix)
             })

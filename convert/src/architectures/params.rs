@@ -27,8 +27,6 @@ pub(crate) enum Param {
     /// A constant of the architecture.
     SetF32(&'static str, f32),
     /// A constant of the architecture.
-    SetBool(&'static str, bool),
-    /// A constant of the architecture.
     SetStr(&'static str, &'static str),
     /// Whatever follows other rules.
     With(fn(&Model, &mut Keys) -> Result<(), Error>),
@@ -159,7 +157,6 @@ impl Param {
             }
             Self::SetU32(key, value) => keys.set(key, value),
             Self::SetF32(key, value) => keys.set(key, value),
-            Self::SetBool(key, value) => keys.set(key, value),
             Self::SetStr(key, value) => keys.set(key, value),
             Self::With(write) => write(model, keys)?,
         }

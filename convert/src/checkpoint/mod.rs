@@ -2,8 +2,11 @@
 //! a tokenizer and weights.
 
 mod files;
+mod hub;
+mod pickle;
 mod safetensors;
 mod stored;
+mod zip;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -11,6 +14,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 pub use files::CheckpointFiles;
+pub use hub::Repository;
 pub use stored::{Dtype, Stored};
 
 use crate::Error;
@@ -54,6 +58,12 @@ impl Checkpoint {
         &self.config
     }
 
+    /// Whether this is a LoRA adapter rather than a model.
+    pub fn is_adapter(&self) -> bool {
+        self.config.get("peft_type").is_some()
+            || (self.config.get("lora_alpha").is_some() && self.config.get("r").is_some())
+    }
+
     /// The tensors: file by file (sorted by name), inside a file sorted by name.
     pub fn tensors(&self) -> &[Stored] {
         &self.tensors
@@ -70,17 +80,34 @@ impl Checkpoint {
             let matches = |name: &&String| name.starts_with(prefix) && name.ends_with(suffix);
             names.iter().filter(matches).collect()
         };
-        let index = [
-            "model.safetensors.index.json",
-            "consolidated.safetensors.index.json",
-        ]
-        .into_iter()
-        .find(|name| names.iter().any(|n| n == name));
-        let index = index.map(|name| self.read_index(name)).transpose()?;
         let mut parts = named("model", ".safetensors");
-        if parts.is_empty() {
-            parts = named("consolidated", ".safetensors");
+        for (prefix, suffix) in [
+            ("consolidated", ".safetensors"),
+            ("pytorch_model", ".bin"),
+            ("adapter_model", ".safetensors"),
+            ("adapter_model", ".bin"),
+        ] {
+            if parts.is_empty() {
+                parts = named(prefix, suffix);
+            }
         }
+        // An index speaks of the kind of files it is named after.
+        let index = match parts.first() {
+            Some(part) if part.ends_with(".bin") => Some("pytorch_model.bin.index.json"),
+            Some(part) if part.starts_with("consolidated") => {
+                Some("consolidated.safetensors.index.json")
+            }
+            Some(part) if part.starts_with("adapter") => None,
+            Some(_) => Some("model.safetensors.index.json"),
+            None => [
+                "model.safetensors.index.json",
+                "pytorch_model.bin.index.json",
+            ]
+            .into_iter()
+            .find(|name| names.iter().any(|n| n == name)),
+        };
+        let index = index.filter(|name| names.iter().any(|n| n == name));
+        let index = index.map(|name| self.read_index(name)).transpose()?;
         if let Some((index, weight_map)) = &index {
             let mut missing: Vec<&str> = weight_map
                 .values()
@@ -100,7 +127,7 @@ impl Checkpoint {
         if parts.is_empty() {
             return Err(Error::NotACheckpoint {
                 path: self.files.root().to_owned(),
-                reason: "holds no weights (model*.safetensors, consolidated*.safetensors)".into(),
+                reason: "holds no weights (model*.safetensors, consolidated*.safetensors, pytorch_model*.bin)".into(),
                 help: "download the weights into the folder".into(),
             });
         }
@@ -112,7 +139,12 @@ impl Checkpoint {
                     "is a link to a file that is missing",
                 )
             })?;
-            for tensor in safetensors::open(&path)? {
+            let tensors = if part.ends_with(".bin") {
+                pickle::open(&path)?
+            } else {
+                safetensors::open(&path)?
+            };
+            for tensor in tensors {
                 if let Some(first) = seen.insert(tensor.name.clone(), part.clone()) {
                     return Err(Error::tensor(
                         tensor.name,
@@ -181,12 +213,10 @@ fn read_config(files: &CheckpointFiles) -> Result<Json, Error> {
     if let Some(params) = files.json("params.json")? {
         return Ok(params);
     }
-    let (reason, help) = if files.contains("adapter_config.json") {
-        (
-            "is a LoRA adapter, not a model",
-            "convert it with its base: --lora ADAPTER on the base model, or give the base",
-        )
-    } else if files.contains("model_index.json") {
+    if let Some(adapter) = files.json("adapter_config.json")? {
+        return Ok(adapter);
+    }
+    let (reason, help) = if files.contains("model_index.json") {
         (
             "is a diffusers pipeline",
             "give the folder of its text model",

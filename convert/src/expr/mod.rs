@@ -90,12 +90,6 @@ enum Op {
 #[error("{0}")]
 pub struct ShapeError(String);
 
-impl ShapeError {
-    pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self(reason.into())
-    }
-}
-
 impl Expr {
     /// A stored tensor: in its own type where GGUF has it (F32, F16, BF16), else as F32. Scalars
     /// become one-element tensors.

@@ -22,10 +22,18 @@ pub(crate) struct Size {
     expert: u64,
     experts: u64,
     stacks: u64,
-    pub(crate) adapter: bool,
+    adapter: bool,
 }
 
 impl Size {
+    /// Nothing counted yet, of an adapter.
+    pub(crate) fn of_adapter() -> Self {
+        Self {
+            adapter: true,
+            ..Self::default()
+        }
+    }
+
     /// Counts a tensor of this GGUF name and shape.
     pub(crate) fn count(&mut self, name: &str, tensor: &Expr) {
         let size = tensor.elements();
@@ -41,6 +49,9 @@ impl Size {
     }
 
     fn label(self) -> Option<String> {
+        if self.adapter {
+            return None;
+        }
         match (self.total, self.experts.checked_div(self.stacks)) {
             (0, _) => None,
             (_, Some(experts)) if experts > 0 => {

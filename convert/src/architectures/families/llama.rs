@@ -3,7 +3,7 @@
 use super::super::{Action, Architecture, Keys, Model, PLAIN, Param, Part, Rule};
 use super::{CORE, FFN, MOE, QKV};
 use crate::Error;
-use crate::config::Config;
+use crate::config::{Config, MISTRAL_FORMAT};
 
 pub(super) const ALL: &[Architecture] = &[
     Architecture {
@@ -14,6 +14,12 @@ pub(super) const ALL: &[Architecture] = &[
     Architecture {
         classes: &["MistralForCausalLM"],
         defaults: head_dim,
+        ..LLAMA
+    },
+    Architecture {
+        classes: &[MISTRAL_FORMAT],
+        params: &[Param::Base, Param::With(rope_dimension)],
+        rules: &[],
         ..LLAMA
     },
     Architecture {

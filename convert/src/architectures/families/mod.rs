@@ -121,30 +121,6 @@ fn shaped(name: &str, expr: Result<Expr, ShapeError>) -> Result<Expr, Error> {
     expr.map_err(|error| shape_error(name, &error))
 }
 
-/// Consecutive groups of rows (values of a bias) as tensors of their own; the sizes must use up
-/// all rows.
-fn split_rows(name: &str, expr: &Expr, parts: &[(&str, u64)]) -> Result<Vec<Named>, Error> {
-    let rows = match expr.shape() {
-        [length] => *length,
-        _ => expr.row_count(),
-    };
-    let wanted: u64 = parts.iter().map(|part| part.1).sum();
-    if rows != wanted {
-        return Err(Error::tensor(
-            name,
-            format!("has {rows} rows, the configuration wants {wanted}"),
-        ));
-    }
-    let mut first = 0;
-    let mut out = Vec::with_capacity(parts.len());
-    for &(name, count) in parts {
-        let part = shaped(name, expr.slice(first..first + count))?;
-        first += count;
-        out.push((name.to_owned(), part));
-    }
-    Ok(out)
-}
-
 /// Halves of the rows of every slice: stacked `gate` and `up` matrices of experts.
 fn split_gate_up(name: &str, expr: &Expr, gate: &str, up: &str) -> Result<Vec<Named>, Error> {
     let (rows, outer) = match *expr.shape() {

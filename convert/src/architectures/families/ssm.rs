@@ -220,7 +220,7 @@ fn input_factors(config: &Config, input: f64) -> Result<(f32, Vec<f32>), Error> 
 }
 
 fn granite_hybrid(model: &Model, keys: &mut Keys) -> Result<(), Error> {
-    super::super::params::Param::Base.write(model, keys)?;
+    Param::Base.write(model, keys)?;
     let config = &model.config;
     // Attention layers have key and value heads, the others none.
     let attention = layer_types(config, "attention")
