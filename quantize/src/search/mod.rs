@@ -15,6 +15,7 @@ pub(crate) mod points;
 mod positive;
 pub(crate) mod scale;
 pub(crate) mod shifted;
+pub(crate) mod shifted_best;
 mod symmetric;
 pub(crate) mod table;
 

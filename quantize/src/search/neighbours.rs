@@ -62,14 +62,19 @@ pub(crate) fn nearest<S: Simd, const D: usize, const BITS: usize>(
     targets: &[f32; D],
     weights: &[f32; D],
 ) -> (Code, f32) {
+    // What each digit of each coordinate costs; a candidate's distance is a sum of these.
+    let mut costs = [table; D];
+    for i in 0..D {
+        let difference = table - simd.splat(targets[i]);
+        costs[i] = simd.splat(weights[i]) * difference * difference;
+    }
     let mut best = simd.splat(f32::MAX);
     let mut place = simd.splat(0.0);
     for (at, codes) in candidates.iter().enumerate() {
         let codes = simd.load_codes(codes);
-        let mut distance = simd.splat(0.0);
-        for i in 0..D {
-            let difference = simd.pick(table, codes, BITS * i) - simd.splat(targets[i]);
-            distance = distance + simd.splat(weights[i]) * difference * difference;
+        let mut distance = simd.pick(costs[0], codes, 0);
+        for i in 1..D {
+            distance = distance + simd.pick(costs[i], codes, BITS * i);
         }
         let nearer = distance.lt(best);
         best = distance.select(nearer, best);

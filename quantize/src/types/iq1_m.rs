@@ -1,5 +1,7 @@
 //! IQ1_M: 256 values in groups of 16; eight values share an entry of the codebook of IQ1_S.
 
+use std::array::from_fn;
+
 use gristmill_gguf::TensorType;
 
 use super::format::scale_fault;
@@ -8,10 +10,12 @@ use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
 use crate::half::f16_to_f32;
 use crate::half::f32_to_f16;
+use crate::search::error::keep_better;
 use crate::search::lattice::{Found, SubBlocks};
-use crate::search::nearest_int;
 use crate::search::points::{self, Points};
 use crate::search::shifted::{SHIFTED, reference_iq1_m};
+use crate::search::shifted_best::Improve;
+use crate::search::{nearest_int, relative_weights};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Block of 56 bytes: 32 low index bytes; 16 bytes with a nibble per entry (three high index bits
@@ -88,6 +92,13 @@ impl Kernel for Encode<'_> {
             batch.weights.copy_from_slice(weights.as_chunks().0);
             let (found, down) = reference_iq1_m(simd, points, &batch);
             *block = finish(points, &found, &down, &batch);
+            if self.effort == Effort::Best {
+                batch
+                    .weights
+                    .copy_from_slice(relative_weights(importance).as_chunks().0);
+                let candidate = improve(simd, points, block, &batch);
+                keep_better::<Iq1M, 56, 256>(block, &candidate, values, importance);
+            }
         }
     }
 }
@@ -111,10 +122,8 @@ fn finish(points: &Points, found: &Found<2>, down: &[u16; 2], batch: &SubBlocks<
         levels[sub] = level as u16;
         for half in 0..2 {
             let code = found.codes[half][sub];
-            let row = points.row(code);
             let is_down = down[half] >> sub & 1;
-            block[2 * sub + half] = row as u8;
-            block[32 + sub] |= ((row >> 8 | is_down << 3) << (4 * half)) as u8;
+            write_entry(&mut block, 2 * sub + half, is_down, points.row(code));
             let values = SHIFTED[usize::from(is_down)];
             for i in 0..8 {
                 let digit = usize::from(code >> (2 * i) & 3);
@@ -144,4 +153,37 @@ fn write_scales(block: &mut [u8; 56], d: u16, levels: &[u16; 16]) {
         let bits = (0..4).fold(d >> (4 * i) << 12, |bits, k| bits | levels[k] << (3 * k));
         word.copy_from_slice(&bits.to_le_bytes());
     }
+}
+
+/// Writes the `i`th entry of eight values: its codebook row and shift.
+fn write_entry(block: &mut [u8; 56], i: usize, down: u16, row: u16) {
+    block[i] = row as u8;
+    block[32 + i / 2] |= ((row >> 8 | down << 3) << (4 * (i % 2))) as u8;
+}
+
+/// A better block, starting from ggml's.
+#[inline(always)]
+fn improve<S: Simd>(simd: S, points: &Points, block: &[u8; 56], batch: &SubBlocks<16>) -> [u8; 56] {
+    let levels = from_fn(|g| {
+        let word = u16_at(block, 48 + 2 * (g / 4));
+        ((word >> (3 * (g % 4))) & 7) as u8
+    });
+    // Without the factor of ggml's.
+    let start = super_scale(block) / 1.1125;
+    let search = Improve {
+        simd,
+        points,
+        blocks: batch,
+        subs: 16,
+        common_shift: false,
+    };
+    let (choice, bits) = search.run::<2>([start, 0.0], levels);
+    let mut candidate = [0; 56];
+    for i in 0..32 {
+        let (sub, half) = (i / 2, i % 2);
+        let row = points.row(choice.codes[half][sub]);
+        write_entry(&mut candidate, i, choice.down[half] >> sub & 1, row);
+    }
+    write_scales(&mut candidate, bits[0], &choice.levels.map(u16::from));
+    candidate
 }
