@@ -5,15 +5,18 @@
 
 use std::arch::x86_64::*;
 
+use gristmill_quantize::codebooks::ue4m3_half;
+
 use super::super::SUPER;
-use super::SuperScales;
+use super::nibbles::{E2M1, IQ4};
+use super::{SuperScales, place};
 
 /// Codes of a superblock.
-type SuperCodes = [u8; SUPER];
+pub(super) type SuperCodes = [u8; SUPER];
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn store(codes: &mut SuperCodes, i: usize, v: __m512i) {
+pub(super) fn store(codes: &mut SuperCodes, i: usize, v: __m512i) {
     let place = codes[64 * i..][..64].as_mut_ptr();
     // SAFETY: 64 bytes are writable.
     unsafe { _mm512_storeu_si512(place.cast(), v) };
@@ -21,7 +24,7 @@ fn store(codes: &mut SuperCodes, i: usize, v: __m512i) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn load64(bytes: &[u8]) -> __m512i {
+pub(super) fn load64(bytes: &[u8]) -> __m512i {
     // SAFETY: 64 bytes are readable.
     unsafe { _mm512_loadu_si512(bytes[..64].as_ptr().cast()) }
 }
@@ -36,28 +39,28 @@ fn load32_twice(bytes: &[u8]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn load16(bytes: &[u8]) -> __m128i {
+pub(super) fn load16(bytes: &[u8]) -> __m128i {
     // SAFETY: 16 bytes are readable.
     unsafe { _mm_loadu_si128(bytes[..16].as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn half(bytes: &[u8]) -> f32 {
+pub(super) fn half(bytes: &[u8]) -> f32 {
     let bits = i32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn store_scale(scales: &mut [f32; 8], v: __m256) {
+pub(super) fn store_scale(scales: &mut [f32; 8], v: __m256) {
     // SAFETY: eight values are writable.
     unsafe { _mm256_storeu_ps(scales.as_mut_ptr(), v) };
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn store_halves(scales: &mut [f32; 16], v: __m512) {
+pub(super) fn store_halves(scales: &mut [f32; 16], v: __m512) {
     // SAFETY: sixteen values are writable.
     unsafe { _mm512_storeu_ps(scales.as_mut_ptr(), v) };
 }
@@ -388,5 +391,128 @@ pub(super) fn q6_k(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScale
         let high = _mm512_or_si512(high, _mm512_and_si512(second, mask));
         store(codes, 2 * h, _mm512_add_epi8(low, offset));
         store(codes, 2 * h + 1, _mm512_add_epi8(high, offset));
+    }
+}
+
+/// Codes of eight blocks of nibbles from a table.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn table_codes(
+    bytes: &[u8],
+    first: usize,
+    stride: usize,
+    table: &[u8; 16],
+    codes: &mut SuperCodes,
+) {
+    let table = _mm512_broadcast_i32x4(load16(table));
+    for i in 0..2 {
+        for (j, v) in block_nibbles(bytes, first, stride, i)
+            .into_iter()
+            .enumerate()
+        {
+            store(codes, 2 * i + j, _mm512_shuffle_epi8(table, v));
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn iq4_nl(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+    store_scale(&mut scales.scale, low_halves(heads(bytes, 18)));
+    table_codes(bytes, 2, 18, &IQ4, codes);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn iq4_xs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+    let high = i32::from(u16::from_le_bytes([bytes[2], bytes[3]]));
+    let low = i32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+    let steps = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+    let high = _mm256_srlv_epi32(_mm256_set1_epi32(high), steps);
+    let high = _mm256_slli_epi32::<4>(_mm256_and_si256(high, _mm256_set1_epi32(3)));
+    let low = _mm256_srlv_epi32(_mm256_set1_epi32(low), _mm256_add_epi32(steps, steps));
+    let low = _mm256_and_si256(low, _mm256_set1_epi32(15));
+    let sc = _mm256_sub_epi32(_mm256_or_si256(low, high), _mm256_set1_epi32(32));
+    let d = _mm256_set1_ps(half(bytes));
+    store_scale(&mut scales.scale, _mm256_mul_ps(d, _mm256_cvtepi32_ps(sc)));
+    table_codes(bytes, 8, 16, &IQ4, codes);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn mxfp4(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+    let e = _mm256_and_si256(heads(bytes, 17), _mm256_set1_epi32(0xFF));
+    let one = _mm256_set1_epi32(1);
+    let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, one));
+    // 2^-128 and 2^-127 are subnormal.
+    let tiny = _mm256_cmpgt_epi32_mask(_mm256_set1_epi32(2), e);
+    let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+    let bits = _mm256_mask_blend_epi32(tiny, normal, subnormal);
+    store_scale(&mut scales.scale, _mm256_castsi256_ps(bits));
+    table_codes(bytes, 1, 17, &E2M1, codes);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn nvfp4(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+    let table = _mm512_broadcast_i32x4(load16(&E2M1));
+    for (i, block) in bytes.as_chunks::<36>().0.iter().enumerate() {
+        for s in 0..4 {
+            scales.half[place(4 * i + s)] = ue4m3_half(block[s]);
+        }
+        let (low, high) = nibbles(load32_twice(&block[4..]));
+        // Eight low nibbles, then eight high ones, make a group of 16.
+        let even = _mm512_unpacklo_epi64(low, high);
+        let odd = _mm512_unpackhi_epi64(low, high);
+        let order = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+        let v = _mm512_permutex2var_epi64(even, order, odd);
+        store(codes, i, _mm512_shuffle_epi8(table, v));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn tq2_0(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+    scales.scale = [half(&bytes[64..]); 8];
+    let v = load64(bytes);
+    let planes = [
+        v,
+        _mm512_srli_epi16::<2>(v),
+        _mm512_srli_epi16::<4>(v),
+        _mm512_srli_epi16::<6>(v),
+    ];
+    for (s, v) in planes.into_iter().enumerate() {
+        let v = _mm512_and_si512(v, _mm512_set1_epi8(3));
+        store_planes(codes, s, _mm512_add_epi8(v, _mm512_set1_epi8(127)));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn q1_0(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+    for (i, block) in bytes.as_chunks::<18>().0.iter().enumerate() {
+        scales.scale[4 * i..][..4].fill(half(block));
+        let minus = _mm512_set1_epi8(127);
+        for (j, bits) in block[2..].as_chunks::<8>().0.iter().enumerate() {
+            let bits = u64::from_le_bytes(*bits);
+            let v = _mm512_mask_add_epi8(minus, bits, minus, _mm512_set1_epi8(2));
+            store(codes, 2 * i + j, v);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn q2_0(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+    for (i, block) in bytes.as_chunks::<18>().0.iter().enumerate() {
+        scales.scale[2 * i..][..2].fill(half(block));
+        // The four codes of a byte go to the four bytes of a lane.
+        let q = _mm512_cvtepu8_epi32(load16(&block[2..]));
+        let v = _mm512_or_si512(
+            _mm512_or_si512(q, _mm512_slli_epi32::<6>(q)),
+            _mm512_or_si512(_mm512_slli_epi32::<12>(q), _mm512_slli_epi32::<18>(q)),
+        );
+        let v = _mm512_and_si512(v, _mm512_set1_epi8(3));
+        store(codes, i, _mm512_add_epi8(v, _mm512_set1_epi8(127)));
     }
 }

@@ -6,6 +6,8 @@ use gristmill_quantize::codebooks::{
 };
 
 use super::super::SUPER;
+#[cfg(target_arch = "x86_64")]
+use super::avx512_codebooks;
 use super::legacy::half;
 use super::{BlockScales, Codes, HalfScales, SuperScales, place};
 
@@ -61,6 +63,13 @@ impl Codes for IQ2_XXS {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_codebooks::iq2_xxs(bytes, codes, scales) };
+    }
 }
 
 /// d, 32 words of a 9-bit index and a sign index, 16 scale nibbles; value as IQ2_XXS.
@@ -81,6 +90,13 @@ impl Codes for IQ2_XS {
             let entry = &IQ2XS_GRID[usize::from(word & 511)];
             signed(entry, even_signs((word >> 9) as u8), codes);
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_codebooks::iq2_xs(bytes, codes, scales) };
     }
 }
 
@@ -103,6 +119,13 @@ impl Codes for IQ2_S {
             signed(entry, bytes[34 + i], codes);
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_codebooks::iq2_s(bytes, codes, scales) };
+    }
 }
 
 /// d, 64 indices, then for each block a word as in IQ2_XXS; value = d * (0.5 + s) / 2 * entry.
@@ -123,6 +146,13 @@ impl Codes for IQ3_XXS {
                 signed(entry, word_signs(word, k / 2) >> (4 * (k % 2)), codes);
             }
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_codebooks::iq3_xxs(bytes, codes, scales) };
     }
 }
 
@@ -145,6 +175,13 @@ impl Codes for IQ3_S {
             let entry = &IQ3S_GRID[usize::from(bytes[2 + k]) | high << 8];
             signed(entry, bytes[74 + k / 2] >> (4 * (k % 2)), codes);
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_codebooks::iq3_s(bytes, codes, scales) };
     }
 }
 
@@ -179,6 +216,13 @@ impl Codes for IQ1_S {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_codebooks::iq1_s(bytes, codes, scales) };
+    }
 }
 
 /// 32 low index bytes, 32 nibbles of high index bits and sign of the shift, 4 words of scales with
@@ -206,5 +250,12 @@ impl Codes for IQ1_M {
             let entry = &IQ1S_GRID[usize::from(bytes[i]) | usize::from(high & 7) << 8];
             shifted(entry, high & 8 != 0, codes);
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_codebooks::iq1_m(bytes, codes, scales) };
     }
 }

@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_codebooks;
 mod codebooks;
 mod k_quants;
 mod legacy;
@@ -98,7 +100,7 @@ pub(super) trait Codes {
     /// Unpacks one superblock of [`Self::BYTES`] bytes.
     fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales);
 
-    /// The same with AVX-512.
+    /// The same with AVX-512; by default, the plain function compiled for it.
     ///
     /// # Safety
     /// The CPU must have it.

@@ -4,6 +4,8 @@
 use gristmill_quantize::codebooks::{E2M1_DOUBLED, IQ4_VALUES, e8m0_half, ue4m3_half};
 
 use super::super::{BLOCK, SUPER};
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::legacy::half;
 use super::{BlockScales, Codes, HalfScales, SuperScales, place};
 
@@ -48,6 +50,13 @@ impl Codes for IQ4_NL {
             look_up(&block[2..], codes, &IQ4);
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::iq4_nl(bytes, codes, scales) };
+    }
 }
 
 /// d, high bit pairs and low nibbles of 8 six-bit scales, then 16 bytes of nibbles a block;
@@ -74,6 +83,13 @@ impl Codes for IQ4_XS {
             look_up(packed, codes, &IQ4);
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::iq4_xs(bytes, codes, scales) };
+    }
 }
 
 /// An exponent byte, then 16 bytes of nibbles; value = 2^(e - 128) * table[q].
@@ -90,6 +106,13 @@ impl Codes for MXFP4 {
             scales.scale[b] = e8m0_half(block[0]);
             look_up(&block[1..], codes, &E2M1);
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::mxfp4(bytes, codes, scales) };
     }
 }
 
@@ -110,5 +133,12 @@ impl Codes for NVFP4 {
                 look_up(&block[4 + 8 * s..][..8], &mut codes[16 * s..][..16], &E2M1);
             }
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::nvfp4(bytes, codes, scales) };
     }
 }

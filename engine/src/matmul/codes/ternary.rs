@@ -2,6 +2,8 @@
 #![allow(non_camel_case_types)]
 
 use super::super::SUPER;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::legacy::half;
 use super::{BlockScales, Codes, SuperScales};
 
@@ -55,6 +57,13 @@ impl Codes for TQ2_0 {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::tq2_0(bytes, codes, scales) };
+    }
 }
 
 /// Blocks of 128: d, 16 bytes of bits; value = d where the bit is set, else -d.
@@ -76,6 +85,13 @@ impl Codes for Q1_0 {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q1_0(bytes, codes, scales) };
+    }
 }
 
 /// Blocks of 64: d, 16 bytes of 2-bit codes; value = d * (q - 1).
@@ -96,5 +112,12 @@ impl Codes for Q2_0 {
                 }
             }
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::q2_0(bytes, codes, scales) };
     }
 }
