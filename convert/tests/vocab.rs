@@ -28,7 +28,10 @@ fn golden() -> Option<PathBuf> {
 
 fn read(path: &Path) -> Json {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.replace("Infinity", "null").replace("\"null\"", "null");
+    let text = text
+        .replace("-Infinity", "null")
+        .replace("Infinity", "null")
+        .replace("\"null\"", "null");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -1,7 +1,7 @@
 //! Sentencepiece-like vocabularies (`tokenizer.ggml.model` = `llama`, and `gemma4`): tokens with
 //! scores from `tokenizer.model`, or from a `tokenizer.json` whose merges work on characters.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use serde_json::Value as Json;
 
@@ -9,7 +9,7 @@ use super::byte_level::all_added;
 use super::files::{AddedToken, TOKENIZER_JSON, TokenizerConfig, TokenizerJson};
 use super::sentencepiece::SentencePiece;
 use super::tokens::{NO_SCORE, Token, TokenList, TokenType, added, byte_token, looks_special};
-use super::{Error, Request};
+use super::{Error, Request, family};
 
 /// Tokens of `tokenizer.model`, with what the JSON files add to it.
 pub(super) fn from_model(
@@ -111,19 +111,26 @@ pub(super) fn added_tokens_json(request: &Request<'_>) -> Result<Vec<AddedToken>
 pub(super) fn from_json(
     tokenizer: &TokenizerJson,
     config: Option<&TokenizerConfig>,
-    vocab_size: Option<u64>,
+    request: &Request<'_>,
 ) -> Result<TokenList, Error> {
-    let mut list = TokenList::new(TOKENIZER_JSON, vocab_size);
+    let mut list = TokenList::new(TOKENIZER_JSON, request.vocab_size);
     let vocabulary = tokenizer.vocabulary()?;
     let all = all_added(tokenizer, config, &vocabulary);
-    let special: HashMap<&str, bool> = all
-        .iter()
-        .map(|token| (token.text.as_str(), token.special))
-        .collect();
+    // Of the tokens of the vocabulary itself those with a role are special.
+    let special: HashSet<&str> = match config {
+        Some(config) => config.special_texts().into_iter().collect(),
+        None => all
+            .iter()
+            .filter(|token| token.special)
+            .map(|token| token.text.as_str())
+            .collect(),
+    };
     for &(text, id) in &vocabulary {
         let kind = if byte_token(text).is_some() {
             TokenType::Byte
-        } else if special.get(text).is_some_and(|&special| special) {
+        } else if family::is_visible(request, text) {
+            TokenType::UserDefined
+        } else if special.contains(text) {
             TokenType::Control
         } else {
             TokenType::Normal

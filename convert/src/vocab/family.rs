@@ -65,9 +65,9 @@ pub(super) fn special(sources: &Sources<'_>, tokens: &Tokens, special: &mut Spec
         }
         "glm4moe" | "glm-dsa" | "glm5-next" => {
             by_text("eos", "<|endoftext|>");
+            by_text("bos", "[gMASK]");
             by_text("eot", "<|user|>");
             by_text("unk", "<|endoftext|>");
-            by_text("bos", "[gMASK]");
             by_text("eom", "<|observation|>");
         }
         _ => {}
@@ -131,9 +131,30 @@ pub(super) fn after(sources: &Sources<'_>, out: &mut VocabMetadata) {
     }
 }
 
+/// Tokens that a reader of the text is to see, though they look like control tokens.
+pub(super) fn is_visible(request: &Request<'_>, text: &str) -> bool {
+    const GEMMA4: &[&str] = &[
+        "<|channel>",
+        "<channel|>",
+        "<|tool>",
+        "<tool|>",
+        "<|tool_call>",
+        "<tool_call|>",
+        "<|tool_response>",
+        "<tool_response|>",
+        "<|\"|>",
+    ];
+    request.architecture == "gemma4" && GEMMA4.contains(&text)
+}
+
 /// Whether added tokens' types go by their flag alone, whatever they look like.
 pub(super) fn types_by_flag(request: &Request<'_>) -> bool {
     matches!(request.architecture, "phi3" | "phimoe")
+}
+
+/// Whether the shifted ids end in a mask that the sentencepiece model lacks.
+pub(super) fn appends_mask(request: &Request<'_>) -> bool {
+    request.architecture == "nomic-bert-moe"
 }
 
 /// Whether ids are fairseq's, shifted against the sentencepiece model.

@@ -11,8 +11,11 @@ mod family;
 mod files;
 mod known_hashes;
 mod pre_tokenizer;
+mod ranks;
+mod reference;
 mod sentencepiece;
 mod special;
+mod tekken;
 mod template;
 mod tokens;
 mod unigram;
@@ -25,9 +28,11 @@ use crate::checkpoint::CheckpointFiles;
 use files::{ModelKind, TokenizerConfig, TokenizerJson};
 use sentencepiece::SentencePiece;
 use special::SpecialTokens;
+use tekken::Tekken;
 use tokens::{TokenList, Tokens};
 
 pub use error::Error;
+pub use reference::CheckpointTokenizer;
 
 /// What the vocabulary needs to know of the model.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +103,11 @@ struct Sources<'a> {
 pub fn metadata(request: &Request<'_>) -> Result<VocabMetadata, Error> {
     let config = TokenizerConfig::read(request.files)?;
     let mut json = TokenizerJson::read(request.files)?;
+    if json.is_none()
+        && let Some(tekken) = Tekken::read(request.files)?
+    {
+        return tekken.metadata(request);
+    }
     if json.is_none()
         && let Some(old) = wordpiece::json_of_vocab_txt(request, config.as_ref())?
     {
@@ -185,7 +195,7 @@ impl Sources<'_> {
 
     fn write_gemma4(&self, out: &mut VocabMetadata) -> Result<(), Error> {
         let json = self.json()?;
-        let list = characters::from_json(json, self.config.as_ref(), self.request.vocab_size)?;
+        let list = characters::from_json(json, self.config.as_ref(), self.request)?;
         out.set(MODEL, "gemma4");
         let tokens = self.finish(list)?;
         out.set_tokens(&tokens, true);
@@ -206,7 +216,7 @@ impl Sources<'_> {
                 characters::from_model_by_flag(model, self.request, self.json.as_ref(), config)?
             }
             Some(model) => characters::from_model(model, self.request, config, &mut out.warnings)?,
-            None => characters::from_json(self.json()?, config, self.request.vocab_size)?,
+            None => characters::from_json(self.json()?, config, self.request)?,
         };
         out.set(MODEL, "llama");
         out.set(PRE, "default");

@@ -177,6 +177,9 @@ impl SpecialTokens {
             if !evidence.has_config {
                 evidence.bos = Some(first.clone());
             }
+            if evidence.bos.is_none() && evidence.cls.is_none() {
+                evidence.bos = Some(first.clone());
+            }
             let known = [&evidence.bos, &evidence.cls].contains(&&Some(first.clone()));
             if !known {
                 warnings.push(format!(

@@ -40,7 +40,7 @@ impl Token {
 /// The score the reference gives to tokens that have none.
 pub(super) const NO_SCORE: f32 = -1000.0;
 /// The score of the places that no token fills.
-const PADDING_SCORE: f32 = -10000.0;
+pub(super) const PADDING_SCORE: f32 = -10000.0;
 
 /// Tokens by id; places without a token become `[PADn]`.
 #[derive(Debug, Clone, Default)]

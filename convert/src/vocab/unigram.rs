@@ -3,10 +3,11 @@
 
 use serde_json::Value as Json;
 
+use super::characters::added_tokens_json;
 use super::files::{TOKENIZER_JSON, TokenizerJson, components};
 use super::sentencepiece::{Piece, SentencePiece};
-use super::tokens::{Token, TokenList, TokenType, looks_special};
-use super::{Error, Request};
+use super::tokens::{NO_SCORE, PADDING_SCORE, Token, TokenList, TokenType, looks_special};
+use super::{Error, Request, family};
 
 /// Names under which sentencepiece models of this kind are published.
 pub(super) const MODEL_FILES: &[&str] =
@@ -34,13 +35,20 @@ pub(super) fn from_model(
         ..
     } = model;
     if fairseq {
-        pieces = realigned(pieces);
+        pieces = realigned(pieces, request);
     }
     let size = request.vocab_size;
+    let within = |id: u64| size.is_none_or(|size| id < size);
     let mut list = TokenList::new("spiece.model", None);
     for (id, piece) in (0u64..).zip(pieces) {
-        if size.is_none_or(|size| id < size) {
+        if within(id) {
             list.set(id, Token::new(piece.text, piece.kind, piece.score))?;
+        }
+    }
+    for token in added_tokens_json(request)? {
+        if within(token.id) {
+            let kind = TokenType::UserDefined;
+            list.set(token.id, Token::new(token.text, kind, NO_SCORE))?;
         }
     }
     Ok(Unigram {
@@ -51,8 +59,10 @@ pub(super) fn from_model(
     })
 }
 
-/// XLM-RoBERTa's ids: its own four control tokens first, the pieces shifted by one, the mask last.
-fn realigned(pieces: Vec<Piece>) -> Vec<Piece> {
+/// XLM-RoBERTa's ids: its own four control tokens first, then the pieces shifted by one. The place
+/// of the mask, which comes last, stays a filling as the reference writes it.
+fn realigned(pieces: Vec<Piece>, request: &Request<'_>) -> Vec<Piece> {
+    let count = pieces.len();
     let control = |text: &str, kind| Piece {
         text: text.into(),
         score: 0.0,
@@ -65,7 +75,15 @@ fn realigned(pieces: Vec<Piece>) -> Vec<Piece> {
         control("<unk>", TokenType::Unknown),
     ];
     out.extend(pieces.into_iter().skip(3));
-    out.push(control("<mask>", TokenType::Control));
+    if family::appends_mask(request) {
+        out.push(control("<mask>", TokenType::Control));
+    } else {
+        out.push(Piece {
+            text: format!("[PAD{count}]").into(),
+            score: PADDING_SCORE,
+            kind: TokenType::Unused,
+        });
+    }
     out
 }
 

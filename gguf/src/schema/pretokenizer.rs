@@ -25,9 +25,6 @@ pub struct PreTokenizer {
     /// Regular expressions, applied in sequence. Beyond the common syntax: `(?!\S)` at the end of
     /// an alternative, and the whole expressions of [`digit_groups`].
     pub splits: &'static [&'static str],
-    /// The splits of the published `tokenizer.json`, where they differ from those above without a
-    /// difference to its own vocabulary.
-    pub published: Option<&'static [&'static str]>,
     /// The smallest symbols.
     pub symbols: Symbols,
     /// A word that is a token as a whole is taken without merging.
@@ -168,7 +165,6 @@ const LINES: &str = r"[^\n]+|[\n]+";
 const PLAIN: PreTokenizer = PreTokenizer {
     names: &[],
     splits: &[],
-    published: None,
     symbols: Symbols::Bytes,
     ignore_merges: false,
     add_bos: false,
@@ -277,10 +273,7 @@ pub const PRE_TOKENIZERS: &[PreTokenizer] = &[
         &[DIGIT, GPT2],
     ),
     plain(&["smollm", "command-r"], &[DIGIT, GPT2]),
-    PreTokenizer {
-        published: Some(&[FALCON_MARKS, GPT2, DIGITS, THREE_ASCII_DIGITS]),
-        ..cleaning(&["falcon"], &[FALCON_MARKS, GPT2, THREE_ASCII_DIGITS])
-    },
+    cleaning(&["falcon"], &[FALCON_MARKS, GPT2, THREE_ASCII_DIGITS]),
     plain(
         &["deepseek-llm"],
         &[

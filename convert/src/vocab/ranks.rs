@@ -1,0 +1,92 @@
+//! Vocabularies that are ranked byte strings (tiktoken, tekken): their tokens' spelling and the
+//! merges that lead to them.
+
+use std::collections::HashMap;
+
+/// GPT-2's spelling of bytes: printable Latin-1 letters stand for themselves, the others for
+/// letters from U+0100 on.
+pub(super) fn spelled(bytes: &[u8]) -> String {
+    let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let letter = |byte: u8| {
+        if printable(byte) {
+            return char::from(byte);
+        }
+        let before = (0..byte).filter(|&byte| !printable(byte)).count() as u32;
+        char::from_u32(0x100 + before).unwrap_or(char::REPLACEMENT_CHARACTER)
+    };
+    bytes.iter().map(|&byte| letter(byte)).collect()
+}
+
+/// For each token all pairs of tokens that make it up, the best-ranked pair first: tekken's merges.
+pub(super) fn all_merges(tokens: &[Vec<u8>]) -> Vec<String> {
+    let ranks = ranks(tokens);
+    let mut merges = Vec::new();
+    for token in tokens {
+        let mut pairs: Vec<(usize, usize)> = (1..token.len())
+            .filter_map(|at| {
+                let (left, right) = token.split_at(at);
+                Some((*ranks.get(left)?, *ranks.get(right)?))
+            })
+            .collect();
+        pairs.sort_unstable();
+        merges.extend(pairs.iter().map(|&(a, b)| merge(&tokens[a], &tokens[b])));
+    }
+    merges
+}
+
+/// For each token the pair that merging by lower ranks leaves: tiktoken's merges.
+pub(super) fn merges_by_rank(tokens: &[Vec<u8>]) -> Vec<String> {
+    let ranks = ranks(tokens);
+    let mut merges = Vec::new();
+    for (rank, token) in tokens.iter().enumerate() {
+        let mut parts: Vec<&[u8]> = token.chunks(1).collect();
+        let mut bounds: Vec<usize> = (0..=token.len()).collect();
+        while parts.len() > 2 {
+            let best = (0..parts.len() - 1)
+                .filter_map(|at| {
+                    let joined = &token[bounds[at]..bounds[at + 2]];
+                    Some((*ranks.get(joined)?, at))
+                })
+                .filter(|&(found, _)| found < rank)
+                .min();
+            let Some((_, at)) = best else { break };
+            bounds.remove(at + 1);
+            parts = bounds
+                .windows(2)
+                .map(|bound| &token[bound[0]..bound[1]])
+                .collect();
+        }
+        if let [left, right] = parts.as_slice() {
+            merges.push(merge(left, right));
+        }
+    }
+    merges
+}
+
+fn ranks(tokens: &[Vec<u8>]) -> HashMap<&[u8], usize> {
+    tokens
+        .iter()
+        .enumerate()
+        .map(|(rank, token)| (token.as_slice(), rank))
+        .collect()
+}
+
+fn merge(left: &[u8], right: &[u8]) -> String {
+    format!("{} {}", spelled(left), spelled(right))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_lead_to_their_tokens() {
+        let tokens: Vec<Vec<u8>> = ["a", "b", "c", "ab", "bc", "abc"]
+            .iter()
+            .map(|text| text.as_bytes().to_vec())
+            .collect();
+        assert_eq!(merges_by_rank(&tokens), ["a b", "b c", "ab c"]);
+        assert_eq!(all_merges(&tokens), ["a b", "b c", "a bc", "ab c"]);
+        assert_eq!(spelled(b" \n"), "ĠĊ");
+    }
+}

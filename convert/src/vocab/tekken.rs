@@ -1,0 +1,132 @@
+//! Mistral's own tokenizer file, `tekken.json`.
+
+use bstr::BString;
+use gristmill_gguf::Value;
+use serde_json::Value as Json;
+
+use super::ranks::{all_merges, spelled};
+use super::tokens::{Token, TokenList, TokenType};
+use super::{Error, MERGES, MODEL, PRE, Request, VocabMetadata, pre_tokenizer, strings};
+use crate::checkpoint::CheckpointFiles;
+
+const FILE: &str = "tekken.json";
+
+/// The file.
+pub(super) struct Tekken {
+    json: Json,
+}
+
+impl Tekken {
+    pub fn read(files: &CheckpointFiles) -> Result<Option<Self>, Error> {
+        Ok(files.json(FILE)?.map(|json| Self { json }))
+    }
+
+    /// Its metadata, in the order in which the reference writes it: the merges come first here.
+    pub fn metadata(&self, request: &Request<'_>) -> Result<VocabMetadata, Error> {
+        let config = &self.json["config"];
+        let size = config["default_vocab_size"].as_u64();
+        let reserved = config["default_num_special_tokens"]
+            .as_u64()
+            .unwrap_or(1000);
+        let ranked = size.map_or(u64::MAX, |size| size.saturating_sub(reserved));
+        let bytes = self.bytes(ranked)?;
+
+        let mut list = TokenList::new(FILE, None);
+        for rank in 0..reserved.min(1 << 20) {
+            let text = self.special(rank);
+            list.set(rank, Token::new(text, TokenType::Control, 0.0))?;
+        }
+        for (rank, token) in (reserved..).zip(&bytes) {
+            list.set(rank, Token::new(spelled(token), TokenType::Normal, 0.0))?;
+        }
+        let tokens = list.finish(request.vocab_size)?;
+
+        let mut out = VocabMetadata::default();
+        out.set(MODEL, "gpt2");
+        let pre = request.pre.map_or(Ok("tekken"), pre_tokenizer::stated)?;
+        out.set(PRE, pre);
+        out.set(MERGES, strings(all_merges(&bytes)));
+        for (key, text) in [
+            ("bos", "<s>"),
+            ("eos", "</s>"),
+            ("unknown", "<unk>"),
+            ("padding", "<pad>"),
+        ] {
+            if let Some(id) = tokens.find(text) {
+                out.set(format!("tokenizer.ggml.{key}_token_id"), id);
+            }
+        }
+        out.set("tokenizer.ggml.tokens", tokens.texts());
+        // Whole numbers in this one case.
+        out.set("tokenizer.ggml.scores", vec![0i32; tokens.tokens.len()]);
+        out.set("tokenizer.ggml.token_type", tokens.types());
+        out.set(
+            format!("{}.vocab_size", request.architecture),
+            Value::U32(tokens.tokens.len() as u32),
+        );
+        out.set("tokenizer.ggml.add_bos_token", true);
+        out.set("tokenizer.ggml.add_eos_token", false);
+        match config["version"].as_str() {
+            // Names of templates that llama.cpp has built in.
+            Some(version @ ("v3" | "v7")) => out.set(
+                "tokenizer.chat_template",
+                format!("mistral-{version}-tekken"),
+            ),
+            other => out.warnings.push(format!(
+                "{FILE} holds no chat template, and none is known for version {}",
+                other.unwrap_or("unknown")
+            )),
+        }
+        Ok(out)
+    }
+
+    fn special(&self, rank: u64) -> BString {
+        let listed = self.json["special_tokens"].as_array();
+        let named = listed
+            .into_iter()
+            .flatten()
+            .find(|token| token["rank"].as_u64() == Some(rank))
+            .and_then(|token| token["token_str"].as_str());
+        // Files older than version 7 list none.
+        const FIRST: &[&str] = &[
+            "<unk>",
+            "<s>",
+            "</s>",
+            "[INST]",
+            "[/INST]",
+            "[AVAILABLE_TOOLS]",
+            "[/AVAILABLE_TOOLS]",
+            "[TOOL_RESULTS]",
+            "[/TOOL_RESULTS]",
+            "[TOOL_CALLS]",
+            "<pad>",
+            "[PREFIX]",
+            "[MIDDLE]",
+            "[SUFFIX]",
+        ];
+        named
+            .or_else(|| FIRST.get(usize::try_from(rank).ok()?).copied())
+            .map_or_else(|| format!("<SPECIAL_{rank}>").into(), Into::into)
+    }
+
+    /// The ranked byte strings, as many as count.
+    fn bytes(&self, count: u64) -> Result<Vec<Vec<u8>>, Error> {
+        let listed = self.json["vocab"]
+            .as_array()
+            .ok_or_else(|| Error::file(FILE, "`vocab` is no list"))?;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        listed
+            .iter()
+            .take(count)
+            .enumerate()
+            .map(|(at, token)| {
+                token["token_bytes"]
+                    .as_str()
+                    .and_then(super::unigram::base64)
+                    .ok_or_else(|| {
+                        Error::file(FILE, format!("`vocab[{at}].token_bytes` is not base64"))
+                    })
+            })
+            .collect()
+    }
+}
