@@ -51,6 +51,8 @@ pub enum Command {
     Generate(commands::generate::Arguments),
     /// Write a model's logits or embeddings
     Logits(commands::logits::Arguments),
+    /// Show the token ids of a text
+    Tokenize(commands::tokenize::Arguments),
     /// Hold variants against their base: the table
     Compare(commands::compare::Arguments),
     /// Quantize a model to any number of variants in one pass
@@ -87,6 +89,7 @@ impl Command {
             Self::Convert(arguments) => commands::convert::run(&arguments, context),
             Self::Generate(arguments) => commands::generate::run(&arguments, context),
             Self::Logits(arguments) => commands::logits::run(&arguments, context),
+            Self::Tokenize(arguments) => commands::tokenize::run(&arguments, context),
             Self::Imatrix(arguments) => commands::imatrix::collect(&arguments, context),
             Self::Perplexity(arguments) => commands::perplexity::run(&arguments, context),
             Self::Compare(arguments) => commands::compare::run(&arguments, context),

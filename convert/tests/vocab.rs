@@ -103,20 +103,13 @@ fn compare(case: &Path, pre: Option<&str>) -> Result<(), String> {
     };
     let architecture = value("general.architecture").unwrap().as_str().unwrap();
     let config = config(&checkpoint);
-    let stated = config["vocab_size"].as_u64();
-    let vocab_size = match architecture {
-        "mamba" | "nemotron_h" | "granitehybrid" => stated.map(|n| n.next_multiple_of(8)),
-        "mamba2" => stated
-            .map(|n| n.next_multiple_of(config["pad_vocab_size_multiple"].as_u64().unwrap_or(16))),
-        _ => stated,
-    };
     let files = CheckpointFiles::open(&checkpoint).map_err(|e| e.to_string())?;
     let found = vocab::metadata(&Request {
         files: &files,
         config: &config,
         architecture,
         class: config["architectures"][0].as_str().unwrap_or_default(),
-        vocab_size,
+        vocab_size: config["vocab_size"].as_u64(),
         embedding_rows: None,
         pre,
     })

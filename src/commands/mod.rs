@@ -19,3 +19,4 @@ pub mod perplexity;
 pub mod quantize;
 pub mod release;
 pub mod split;
+pub mod tokenize;

@@ -25,6 +25,20 @@ const LLAMA_LIKE: &[&str] = &[
     "mistral4",
 ];
 
+/// Entries of the vocabulary: what the configuration states, rounded up where the embedding is.
+pub(super) fn vocab_size(request: &Request<'_>) -> Option<u64> {
+    let stated = request.vocab_size.or(request.embedding_rows)?;
+    let multiple = match request.architecture {
+        "mamba" | "granitehybrid" | "nemotron_h" | "nemotron_h_moe" => 8,
+        "mamba2" => request.config["pad_vocab_size_multiple"]
+            .as_u64()
+            .filter(|&multiple| multiple > 0)
+            .unwrap_or(16),
+        _ => 1,
+    };
+    stated.checked_next_multiple_of(multiple)
+}
+
 const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 
 /// Keys that stand before `tokenizer.ggml.model`.

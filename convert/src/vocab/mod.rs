@@ -101,6 +101,10 @@ struct Sources<'a> {
 /// # Errors
 /// If there is no tokenizer, it is not understood, or it contradicts the model.
 pub fn metadata(request: &Request<'_>) -> Result<VocabMetadata, Error> {
+    let request = &Request {
+        vocab_size: family::vocab_size(request),
+        ..*request
+    };
     let config = TokenizerConfig::read(request.files)?;
     let mut json = TokenizerJson::read(request.files)?;
     if json.is_none()
@@ -172,10 +176,13 @@ impl Sources<'_> {
     fn finish(&self, list: TokenList) -> Result<Tokens, Error> {
         let tokens = list.finish(self.request.vocab_size)?;
         match self.request.embedding_rows {
-            Some(rows) if tokens.tokens.len() as u64 > rows => Err(Error::BeyondEmbedding {
-                tokens: tokens.tokens.len(),
-                rows,
-            }),
+            // Fillings come with an embedding that is lengthened like the list.
+            Some(rows) if (tokens.tokens.len() - tokens.padding) as u64 > rows => {
+                Err(Error::BeyondEmbedding {
+                    tokens: tokens.tokens.len() - tokens.padding,
+                    rows,
+                })
+            }
             _ => Ok(tokens),
         }
     }

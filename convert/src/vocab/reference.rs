@@ -6,6 +6,7 @@ use crate::checkpoint::CheckpointFiles;
 
 /// A `tokenizer.json` with all its rules, those included that GGUF cannot carry (Unicode
 /// normalization, templates with several tokens in front).
+#[derive(Debug)]
 pub struct CheckpointTokenizer {
     tokenizer: tokenizers::Tokenizer,
 }
@@ -27,6 +28,11 @@ impl CheckpointTokenizer {
             .with_truncation(None)
             .map_err(|error| Error::file(TOKENIZER_JSON, error.to_string()))?;
         Ok(Some(Self { tokenizer }))
+    }
+
+    /// The text of a token as the file spells it.
+    pub fn text(&self, id: u32) -> String {
+        self.tokenizer.id_to_token(id).unwrap_or_default()
     }
 
     /// The ids of a text. `add_special` adds the tokens around it; without `parse_special` the

@@ -240,7 +240,7 @@ mod tests {
             .iter()
             .map(|w| w.len())
             .collect();
-        assert_eq!(jais, [16, 2, 1, 2]);
+        assert_eq!(jais, [16, 4, 2]);
     }
 
     #[test]

@@ -78,10 +78,6 @@ const SEED: &str = concat!(
 );
 const UFAKZEKA: &str =
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const BAILING: &str = concat!(
-    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-);
 const EXAONE_MOE: &str = concat!(
     contraction!(),
     r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}",
@@ -256,6 +252,10 @@ pub const PRE_TOKENIZERS: &[PreTokenizer] = &[
             "solar-open",
             "kormo",
             "f2llmv2",
+            // Written differently, with the same matches.
+            "bailingmoe",
+            "bailingmoe2",
+            "llada-moe",
         ],
         &[QWEN2],
     ),
@@ -304,7 +304,6 @@ pub const PRE_TOKENIZERS: &[PreTokenizer] = &[
         &["tiny_aya", "cohere2moe"],
         &[digit_groups::BEFORE_BOUNDARY, GPT4O],
     ),
-    plain(&["bailingmoe", "bailingmoe2", "llada-moe"], &[BAILING]),
     plain(&["seed-coder"], &[SEED]),
     cleaning(&["exaone-moe"], &[EXAONE_MOE]),
     cleaning(&["jais-2"], &[JAIS2]),
