@@ -7,15 +7,10 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::LazyLock;
-use std::time::Instant;
 
 use gristmill_gguf::{File, Source, TensorType};
 use gristmill_quantize::types::{self, Effort};
 use safetensors::SafeTensors;
-
-/// Encodings timed together: the system counts time in ticks.
-const REPEATS: usize = 4;
 
 /// Rows with their importance.
 struct Rows {
@@ -131,35 +126,19 @@ fn model_rows(imatrix: &Path) -> Result<Kind, Box<dyn Error>> {
     })
 }
 
-/// Time that this thread has spent on a CPU; since the first call where the system does not tell.
-fn cpu_seconds() -> f64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let wall = START.elapsed().as_secs_f64();
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = stat
-        .split(' ')
-        .next()
-        .and_then(|field| field.parse::<f64>().ok());
-    nanoseconds.map_or(wall, |nanoseconds| nanoseconds * 1e-9)
-}
-
-/// Error and time of one effort.
+/// Error of one effort.
 struct Outcome {
     /// Of each matrix, relative to `Σ importance·x²`.
     error: f64,
     /// Rows' errors, all matrices.
     rows: Vec<f64>,
-    /// Million weights a second.
-    speed: f64,
 }
 
 fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outcome {
     let mut outcome = Outcome {
         error: 0.0,
         rows: Vec::new(),
-        speed: 0.0,
     };
-    let (mut weights, mut seconds) = (0, 0.0);
     for rows in kind
         .matrices
         .iter()
@@ -168,20 +147,15 @@ fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outco
         let layout = ty.layout();
         let mut bytes = vec![0; rows.values.len() / layout.values * layout.bytes];
         let importance = weighted.then_some(rows.importance.as_slice());
-        let start = cpu_seconds();
-        for _ in 0..REPEATS {
-            types::encode(
-                ty,
-                effort,
-                &rows.values,
-                rows.row_len,
-                importance,
-                &mut bytes,
-            )
-            .expect("sizes fit");
-        }
-        seconds += cpu_seconds() - start;
-        weights += REPEATS * rows.values.len();
+        types::encode(
+            ty,
+            effort,
+            &rows.values,
+            rows.row_len,
+            importance,
+            &mut bytes,
+        )
+        .expect("sizes fit");
         let mut decoded = vec![0.0; rows.values.len()];
         types::decode(ty, &bytes, &mut decoded).expect("sizes fit");
         let (mut error, mut norm) = (0.0, 0.0);
@@ -201,7 +175,6 @@ fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outco
         }
         outcome.error += error / norm;
     }
-    outcome.speed = weights as f64 / seconds / 1e6;
     outcome
 }
 
@@ -215,10 +188,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let asked: Result<Vec<TensorType>, _> = std::env::args().skip(1).map(|a| a.parse()).collect();
     let asked = asked?;
-    println!(
-        "| type | rows | importance | error change | worst row | reference Mw/s | best Mw/s |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    println!("| type | rows | importance | error | worst row |");
+    println!("|---|---|---|---|---|");
     let quantized = types::supported().filter(|ty| ty.is_quantized());
     for ty in quantized.filter(|ty| asked.is_empty() || asked.contains(ty)) {
         for kind in &kinds {
@@ -237,12 +208,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                     .map(|(&best, &reference)| change(best, reference))
                     .fold(f64::NEG_INFINITY, f64::max);
                 println!(
-                    "| {ty} | {} | {} | {:+.2} % | {worst:+.2} % | {:.1} | {:.1} |",
+                    "| {ty} | {} | {} | {:+.2} % | {worst:+.2} % |",
                     kind.name,
                     if weighted { "yes" } else { "no" },
                     change(best.error, reference.error),
-                    reference.speed,
-                    best.speed,
                 );
             }
         }

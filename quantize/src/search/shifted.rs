@@ -4,8 +4,6 @@
 //! Once the values of a sub-block are sorted, the levels of the best scale are three runs; all pairs
 //! of borders between them are tried, with either shift.
 
-use std::cmp::Ordering;
-
 use super::lattice::{Found, SubBlocks};
 use super::neighbours::{Choose, digit_table, nearest, snap};
 use super::points::{Code, Points};
@@ -158,9 +156,9 @@ fn sort<const N: usize>(blocks: &SubBlocks<N>) -> [[u8; N]; LANES] {
     blocks.values.map(|values| {
         let mut order = std::array::from_fn(|i| i as u8);
         order.sort_by(|&a, &b| {
-            let (a, b) = (values[usize::from(a)], values[usize::from(b)]);
-            // Zeros of either sign are equal; what a NaN does is of no consequence.
-            a.partial_cmp(&b).unwrap_or(Ordering::Equal)
+            // Zeros of either sign are equal, as adding zero makes them; NaN has some fixed place.
+            let key = |i: u8| values[usize::from(i)] + 0.0;
+            key(a).total_cmp(&key(b))
         });
         order
     })

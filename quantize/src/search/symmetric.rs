@@ -198,7 +198,7 @@ impl<F: Float, const N: usize> SuperBlock<'_, F, N> {
     /// the levels plus `half`.
     #[inline(always)]
     pub(crate) fn search<S: Simd<F = F>>(&self, simd: S) -> (f32, F, [F; N]) {
-        let real = real_scale(simd, self.half, 24, self.x, self.w);
+        let real = real_scale(simd, self.half, 20, self.x, self.w);
         let extreme = real.to_array().into_iter().fold(0.0f32, |extreme, scale| {
             if scale.abs() > extreme.abs() {
                 scale
@@ -207,7 +207,7 @@ impl<F: Float, const N: usize> SuperBlock<'_, F, N> {
             }
         });
         let mut best = (f32::INFINITY, 0.0, real);
-        for t in 0..12 {
+        for t in 0..8 {
             let t = 0.5 * t as f32;
             let d = extreme / (t - self.scale_half as f32);
             let d = simd.splat(d).round_to_f16().to_array()[0];
