@@ -44,7 +44,7 @@ pub enum Command {
     /// Checkpoint → GGUF
     Convert(commands::convert::Arguments),
     /// Measure which weights matter (an importance matrix)
-    Imatrix(commands::imatrix::Collect),
+    Imatrix(commands::imatrix::Arguments),
     /// Measure perplexity, and KL divergence from a base
     Perplexity(commands::perplexity::Arguments),
     /// Go on from a text
@@ -90,7 +90,7 @@ impl Command {
             Self::Generate(arguments) => commands::generate::run(&arguments, context),
             Self::Logits(arguments) => commands::logits::run(&arguments, context),
             Self::Tokenize(arguments) => commands::tokenize::run(&arguments, context),
-            Self::Imatrix(arguments) => commands::imatrix::collect(&arguments, context),
+            Self::Imatrix(arguments) => commands::imatrix::run(&arguments, context),
             Self::Perplexity(arguments) => commands::perplexity::run(&arguments, context),
             Self::Compare(arguments) => commands::compare::run(&arguments, context),
             Self::Quantize(arguments) => commands::quantize::run(&arguments, context),

@@ -4,6 +4,7 @@
 //! libraries.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod cli;
 mod commands;
 mod context;

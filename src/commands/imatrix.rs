@@ -1,14 +1,44 @@
-//! `grist imatrix`: collecting. Merging and showing are in files of their own.
+//! `grist imatrix`: collecting. Merging and showing are in a file of their own.
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use gristmill_engine::SessionOptions;
 use gristmill_perplexity::importance;
 
+use super::imatrix_files;
 use crate::context::Context;
 use crate::measure::{self, ChunkProgress};
-use crate::report::{Exit, Outcome};
+use crate::report::{Exit, Outcome, Report};
+
+/// Arguments of `grist imatrix`: a model, or a subcommand.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    files: Option<Files>,
+    #[command(flatten)]
+    collect: Option<Collect>,
+}
+
+/// What is done with files that exist.
+#[derive(Debug, Subcommand)]
+enum Files {
+    /// Add matrices of one model up, or change a container
+    Merge(imatrix_files::Merge),
+    /// Print the statistics of a matrix
+    Show(imatrix_files::Show),
+}
+
+/// Does what is asked for.
+pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
+    match (&arguments.files, &arguments.collect) {
+        (Some(Files::Merge(arguments)), _) => imatrix_files::merge(arguments, context),
+        (Some(Files::Show(arguments)), _) => imatrix_files::show(arguments, context),
+        (None, Some(arguments)) => collect(arguments, context),
+        (None, None) => Err(Report::usage("no model given").help("grist imatrix MODEL -f TEXT")),
+    }
+}
 
 /// Arguments of `grist imatrix MODEL`.
 #[derive(Debug, Args)]
@@ -55,7 +85,7 @@ impl Format {
 }
 
 /// Collects and writes.
-pub fn collect(arguments: &Collect, context: &Context) -> Outcome {
+fn collect(arguments: &Collect, context: &Context) -> Outcome {
     measure::refuse_existing(&arguments.output, arguments.force)?;
     let model = measure::open(&arguments.model, context)?;
     let chunks = measure::chunks(

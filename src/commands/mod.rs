@@ -10,6 +10,7 @@ pub mod extract;
 pub mod generate;
 pub mod hash;
 pub mod imatrix;
+pub mod imatrix_files;
 pub mod inspect;
 pub mod logits;
 pub mod man;

@@ -16,6 +16,7 @@ use gristmill_quantize::preset::Preset;
 use gristmill_quantize::recipe::{Provenance, Recipe};
 use serde_json::{Value as Json, json};
 
+use crate::budget;
 use crate::context::Context;
 use crate::model_source::{ModelSource, variant_name};
 use crate::output::Limits;
@@ -28,11 +29,11 @@ pub struct Arguments {
     /// GGUF file (or any part of a set), or checkpoint folder
     source: PathBuf,
     /// Presets, separated by commas
-    #[arg(long, value_name = "TYPES", value_delimiter = ',', required_unless_present = "recipe",
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', required_unless_present_any = ["recipe", "target"],
           value_parser = Preset::from_str)]
     types: Vec<Preset>,
     /// A recipe to follow instead of presets
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["types", "pure", "effort"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["types", "pure", "effort", "target"])]
     recipe: Option<PathBuf>,
     /// Folder for the variants, or with one of them its file name
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -40,6 +41,8 @@ pub struct Arguments {
     /// How hard the encoders search [default: best]
     #[arg(long, value_parser = parse_effort)]
     effort: Option<Effort>,
+    #[command(flatten)]
+    size: budget::Arguments,
     #[command(flatten)]
     importance: ImportanceArguments,
     #[command(flatten)]
@@ -49,7 +52,7 @@ pub struct Arguments {
     /// Write only part I of N, the same as in a run that writes all (without a limit: N even parts)
     #[arg(long, value_name = "I/N", value_parser = parse_part)]
     part: Option<(u64, u64)>,
-    /// Write the recipe of each variant beside it, as .toml
+    /// Write the recipe of each variant beside it, as .toml (always for a target size)
     #[arg(long)]
     save_recipe: bool,
     /// Name of a checkpoint's pre-tokenizer, if it is not found out
@@ -131,7 +134,7 @@ struct Variant {
 pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
     let opened = ModelSource::open(&arguments.source, arguments.pre.as_deref(), context)?;
     let matrix = arguments.importance.read()?;
-    let variants = arguments.variants(context)?;
+    let variants = arguments.variants(&opened, matrix.as_ref(), context)?;
     let file = arguments
         .importance
         .imatrix
@@ -165,7 +168,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
     refuse_own_source(&opened, &planned)?;
     make_folders(&planned)?;
     let report = carry_out(&planned, context)?;
-    if arguments.save_recipe {
+    if arguments.save_recipe || arguments.size.target().is_some() {
         let made_with = Provenance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: report.source_digest,
@@ -188,9 +191,14 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
 }
 
 impl Arguments {
-    fn variants(&self, context: &Context) -> Result<Vec<Variant>, Report> {
+    fn variants(
+        &self,
+        opened: &ModelSource,
+        matrix: Option<&Importance>,
+        context: &Context,
+    ) -> Result<Vec<Variant>, Report> {
         let single = self.output.extension().is_some_and(|end| end == "gguf");
-        let recipes: Vec<(String, Recipe)> = match &self.recipe {
+        let mut recipes: Vec<(String, Recipe)> = match &self.recipe {
             Some(path) => {
                 let text = fs::read_to_string(path).map_err(|error| Report::io(path, &error))?;
                 let (mut recipe, made_with) = Recipe::from_toml(&text)
@@ -216,6 +224,23 @@ impl Arguments {
                 recipes.collect::<Result<_, Report>>()?
             }
         };
+        if let Some((size, text)) = self.size.target() {
+            let mut options = Options::default();
+            self.choice.apply(&mut options)?;
+            let inputs = budget::Inputs {
+                path: &self.source,
+                opened,
+                importance: matrix,
+                effort: self.effort.unwrap_or_default(),
+                options: &options,
+                folder: match self.output.parent() {
+                    Some(folder) if single => folder,
+                    _ => &self.output,
+                },
+            };
+            let recipe = budget::recipe(&self.size, size, text, &inputs, context)?;
+            recipes.push((self.size.label(), recipe));
+        }
         if single && recipes.len() > 1 {
             return Err(Report::usage(format!(
                 "{} is one file, and {} types are asked for",
