@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use gristmill_convert::checkpoint::Repository;
 use gristmill_convert::{Checkpoint, Conversion, Options};
 use gristmill_gguf::{File, Source, TensorType};
 use gristmill_quantize::preset::Preset;
@@ -24,7 +25,7 @@ impl ModelSource {
         if path.is_file() {
             return Ok(Self::Gguf(Box::new(File::open(path)?)));
         }
-        let checkpoint = Checkpoint::open(path)?;
+        let checkpoint = Checkpoint::open(&checkpoint_folder(path, None, context)?)?;
         let options = Options {
             pre: pre.map(str::to_owned),
             ..Options::default()
@@ -69,6 +70,29 @@ pub fn file_type(source: &dyn Source) -> String {
         .and_then(|id| u32::try_from(id).ok());
     id.and_then(Preset::from_id)
         .map_or_else(|| "F32".to_owned(), |preset| preset.to_string())
+}
+
+/// The folder of a checkpoint: itself, or the snapshot of a repository of the hub, whose files are
+/// fetched if they are not in the cache.
+pub fn checkpoint_folder(
+    source: &Path,
+    revision: Option<&str>,
+    context: &Context,
+) -> Result<PathBuf, Report> {
+    if source.exists() {
+        return Ok(source.to_owned());
+    }
+    let id = source.to_str();
+    match id.and_then(|id| Repository::parse(id, revision)) {
+        Some(repository) => {
+            let note = |file: &str| context.note(&format!("fetching {file}"));
+            Ok(repository.download(&note)?)
+        }
+        None => Err(
+            Report::input(format!("{}: no such file or folder", source.display()))
+                .help("give a checkpoint's folder, or a hub id such as organisation/name"),
+        ),
+    }
 }
 
 /// The name that variants of the model at `path` begin with: its folder's or file's, without the

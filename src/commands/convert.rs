@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::measure::{self, EffortChoice};
-use crate::model_source::{file_type, variant_name};
+use crate::model_source::{checkpoint_folder, file_type, variant_name};
 use crate::output::{How, Limits};
 use crate::release::{file_name, run_job};
 use crate::report::{Exit, Outcome, Report};
@@ -24,7 +24,7 @@ use crate::table;
 /// Arguments of `grist convert`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Checkpoint folder
+    /// Checkpoint folder, or the id of a repository on the hub (organisation/name)
     source: PathBuf,
     /// File to write, or folder for {name}-{TYPE}.gguf [default: this folder]
     #[arg(short, long, value_name = "FILE")]
@@ -35,6 +35,15 @@ pub struct Arguments {
     /// Name of the pre-tokenizer, if it is not found out
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
+    /// Revision of a repository on the hub
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+    /// LoRA adapter to merge into the model (repeatable)
+    #[arg(long, value_name = "DIR")]
+    lora: Vec<PathBuf>,
+    /// The model that an adapter was trained on: SOURCE becomes a GGUF adapter
+    #[arg(long, value_name = "DIR", conflicts_with = "lora")]
+    base: Option<PathBuf>,
     /// Importance matrix, for presets
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
@@ -69,21 +78,18 @@ impl Wanted {
 /// Converts, or prints the plan.
 pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
     let wanted = Wanted::parse(&arguments.ty)?;
-    let checkpoint = Checkpoint::open(&arguments.source)?;
+    let folder = checkpoint_folder(&arguments.source, arguments.revision.as_deref(), context)?;
     let output = match &wanted {
         Wanted::Converted(output) => *output,
         // Rules for presets look at the types of the automatic conversion.
         Wanted::Preset(_) => OutputType::Auto,
     };
-    let conversion = Conversion::new(
-        &checkpoint,
-        &Options {
-            output,
-            pre: arguments.pre.clone(),
-        },
-    )?;
+    let conversion = arguments.conversion(&folder, output, context)?;
     for warning in conversion.warnings() {
         context.warn(warning);
+    }
+    for name in conversion.dropped() {
+        context.detail(&format!("not needed: {name}"));
     }
     let matrix = match &arguments.imatrix {
         Some(path) => Some((Importance::read(path)?, file_name(path))),
@@ -144,6 +150,28 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         }
     }
     Ok(Exit::Done)
+}
+
+impl Arguments {
+    fn conversion(
+        &self,
+        folder: &Path,
+        output: OutputType,
+        context: &Context,
+    ) -> Result<Conversion, Report> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let options = Options {
+            output,
+            pre: self.pre.clone(),
+        };
+        if let Some(base) = &self.base {
+            let base = Checkpoint::open(&checkpoint_folder(base, None, context)?)?;
+            return Ok(Conversion::adapter(&checkpoint, &base, &options)?);
+        }
+        let adapters = self.lora.iter().map(|folder| Checkpoint::open(folder));
+        let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
+        Ok(Conversion::merged(&checkpoint, &adapters, &options)?)
+    }
 }
 
 /// The file for `-o`: itself, or named after model and type in the folder it is.
