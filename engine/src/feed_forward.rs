@@ -96,22 +96,23 @@ impl Dense {
         let mut hidden = gate.unwrap_or_else(|| pass.scratch.take(input.tokens() * inner));
         pass.each_row(&mut hidden, inner, |token, row| {
             let (activation, xielu) = (self.activation, self.xielu);
+            let isa = pass.compute.isa();
             if fused {
                 let both = &up[token * 2 * inner..][..2 * inner];
                 row.copy_from_slice(&both[..inner]);
-                ops::activate(activation, xielu, row, Some(&both[inner..]));
+                ops::activate(isa, activation, xielu, row, Some(&both[inner..]));
                 return;
             }
             let up = &up[token * inner..][..inner];
             if self.gate.is_none() {
                 row.copy_from_slice(up);
-                ops::activate(activation, xielu, row, None);
+                ops::activate(isa, activation, xielu, row, None);
                 return;
             }
             if let Some(deviations) = self.sparsity {
                 sparsify(row, deviations);
             }
-            ops::activate(activation, xielu, row, Some(up));
+            ops::activate(isa, activation, xielu, row, Some(up));
         });
         pass.scratch.give(up);
         pass.normalise(self.sub_norm.as_ref(), &mut hidden, inner);
@@ -364,13 +365,14 @@ impl Experts {
         let inner = self.down.matrix.cols();
         let groups = plan.groups(tokens);
         let (activation, none) = (self.activation, XIelu::default());
+        let isa = pass.compute.isa();
         let hidden = match &self.entry {
             Entry::Gated { gate, up } => {
                 let mut outs = pass.multiply_experts([gate, up], &groups, input);
                 let up = outs.pop().unwrap_or_default();
                 let mut hidden = outs.pop().unwrap_or_default();
                 pass.each_row(&mut hidden, inner, |i, row| {
-                    ops::activate(activation, none, row, Some(&up[i * inner..][..inner]));
+                    ops::activate(isa, activation, none, row, Some(&up[i * inner..][..inner]));
                 });
                 pass.scratch.give(up);
                 hidden
@@ -381,7 +383,7 @@ impl Experts {
                 pass.each_row(&mut hidden, inner, |i, row| {
                     let both = &both[i * 2 * inner..][..2 * inner];
                     row.copy_from_slice(&both[..inner]);
-                    ops::activate(activation, none, row, Some(&both[inner..]));
+                    ops::activate(isa, activation, none, row, Some(&both[inner..]));
                 });
                 pass.scratch.give(both);
                 hidden
@@ -389,7 +391,7 @@ impl Experts {
             Entry::Plain(up) => {
                 let mut hidden = pass.multiply_experts([up], &groups, input).remove(0);
                 pass.each_row(&mut hidden, inner, |_, row| {
-                    ops::activate(activation, none, row, None);
+                    ops::activate(isa, activation, none, row, None);
                 });
                 hidden
             }

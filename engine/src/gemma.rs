@@ -155,9 +155,10 @@ impl PerLayer {
         let mut gates = pass.multiply(gate, &input);
         pass.recycle(input);
         let (length, count) = (self.length, self.layers.len());
+        let isa = pass.compute.isa();
         pass.each_row(&mut gates, length, |token, row| {
             let own = &inputs[(token * count + layer) * length..][..length];
-            ops::activate(Activation::GeluTanh, XIelu::default(), row, Some(own));
+            ops::activate(isa, Activation::GeluTanh, XIelu::default(), row, Some(own));
         });
         let gates = Activations::new(pass.tokens(), length, gates);
         let mut out = pass.multiply(projection, &gates);

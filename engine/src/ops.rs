@@ -1,6 +1,9 @@
 //! Element-wise steps of a forward pass.
 
+use gristmill_quantize::Isa;
+
 use crate::architecture::{Activation, Norm};
+use crate::simd::{Loops, dispatch};
 use crate::weights::NormWeights;
 
 /// Sums in sixteen lanes, then the lanes in f64: exact enough and the same for every caller.
@@ -85,12 +88,16 @@ pub(crate) fn softcap(x: &mut [f32], cap: f32) {
     }
 }
 
-/// `e^x` within 2 ulp, without branches: 2^n times a polynomial. 0 below -87.
+/// `e^x` within 2 ulp, without branches, so that loops over it become vector code: 2^n times a
+/// polynomial. 0 below -87.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
+    /// Adding it leaves the nearest integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(-87.0, 88.0);
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let low = if x < -87.0 { -87.0 } else { x };
+    let clamped = if low > 88.0 { 88.0 } else { low };
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_2e-3;
@@ -99,7 +106,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    let scale = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x < -87.0 { 0.0 } else { p * scale }
 }
 
@@ -120,6 +127,7 @@ pub(crate) fn softplus(x: f32) -> f32 {
     if x > 20.0 { x } else { x.exp().ln_1p() }
 }
 
+#[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
     const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     let t = SQRT_2_OVER_PI * x * (1.0 + 0.044715 * x * x);
@@ -179,16 +187,18 @@ impl XIelu {
 }
 
 /// Applies the activation to `gate`, then multiplies with `up` where there is one.
-pub(crate) fn activate(kind: Activation, xielu: XIelu, gate: &mut [f32], up: Option<&[f32]>) {
-    fn map(gate: &mut [f32], up: Option<&[f32]>, f: impl Fn(f32) -> f32) {
-        match up {
-            Some(up) => gate.iter_mut().zip(up).for_each(|(g, u)| *g = f(*g) * u),
-            None => gate.iter_mut().for_each(|g| *g = f(*g)),
-        }
-    }
+pub(crate) fn activate(
+    isa: Isa,
+    kind: Activation,
+    xielu: XIelu,
+    gate: &mut [f32],
+    up: Option<&[f32]>,
+) {
     match (kind, up) {
-        (Activation::Silu, _) => map(gate, up, silu),
-        (Activation::GeluTanh, _) => map(gate, up, gelu_tanh),
+        (Activation::Silu, Some(up)) => dispatch(isa, Gated(gate, up, silu)),
+        (Activation::GeluTanh, Some(up)) => dispatch(isa, Gated(gate, up, gelu_tanh)),
+        (Activation::Silu, None) => map(gate, up, silu),
+        (Activation::GeluTanh, None) => map(gate, up, gelu_tanh),
         (Activation::GeluErf, _) => map(gate, up, gelu_erf),
         (Activation::Relu, _) => map(gate, up, |x| x.max(0.0)),
         (Activation::ReluSquared, _) => map(gate, up, |x| x.max(0.0) * x.max(0.0)),
@@ -200,6 +210,26 @@ pub(crate) fn activate(kind: Activation, xielu: XIelu, gate: &mut [f32], up: Opt
             }
         }
         (Activation::SwigluOai, None) => map(gate, None, silu),
+    }
+}
+
+fn map(gate: &mut [f32], up: Option<&[f32]>, f: impl Fn(f32) -> f32) {
+    match up {
+        Some(up) => gate.iter_mut().zip(up).for_each(|(g, u)| *g = f(*g) * u),
+        None => gate.iter_mut().for_each(|g| *g = f(*g)),
+    }
+}
+
+/// The activations that language models spend time on, as vector code.
+struct Gated<'a, F: Fn(f32) -> f32>(&'a mut [f32], &'a [f32], F);
+
+impl<F: Fn(f32) -> f32> Loops for Gated<'_, F> {
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: usize>(self) {
+        let Self(gate, up, f) = self;
+        for (g, &u) in gate.iter_mut().zip(up) {
+            *g = f(*g) * u;
+        }
     }
 }
 

@@ -332,9 +332,6 @@ fn combine_block<const FUSED: bool, const WIDE: usize, const ROWS: usize>(
     out: &mut [f32],
 ) {
     let mut sums = [[0f32; WIDE]; ROWS];
-    for (sums, out) in sums.iter_mut().zip(out.chunks_exact(length)) {
-        sums.copy_from_slice(&out[first..first + WIDE]);
-    }
     for (key, values) in values.chunks_exact(length).take(count).enumerate() {
         let values = &values[first..first + WIDE];
         for (r, sums) in sums.iter_mut().enumerate() {
@@ -345,7 +342,9 @@ fn combine_block<const FUSED: bool, const WIDE: usize, const ROWS: usize>(
         }
     }
     for (sums, out) in sums.iter().zip(out.chunks_exact_mut(length)) {
-        out[first..first + WIDE].copy_from_slice(sums);
+        for (out, sum) in out[first..first + WIDE].iter_mut().zip(sums) {
+            *out += sum;
+        }
     }
 }
 
