@@ -186,6 +186,13 @@ impl Model {
         self.t5.as_ref().is_some_and(T5::decodes)
     }
 
+    /// The token that a decoder begins its output with.
+    pub fn decoder_start(&self) -> u32 {
+        let key = format!("{}.decoder_start_token_id", self.architecture());
+        let token = self.metadata().u64(key);
+        token.and_then(|t| u32::try_from(t).ok()).unwrap_or(0)
+    }
+
     /// How the model's hidden states make one embedding, as its file says.
     pub fn pooling(&self) -> Pooling {
         self.parameters.pooling

@@ -58,12 +58,22 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
     } else {
         tokenizer.encode(&arguments.prompt, true, false)
     };
+    let failed = |error| Report::from_engine(&arguments.model, error);
+    if !model.predicts() {
+        let problem = format!("a {} model does not generate text", model.architecture());
+        return Err(Report::usage(problem).help("`grist logits` writes its embeddings"));
+    }
     let options = SessionOptions {
         context: arguments.context.unwrap_or(prompt.len() + arguments.limit),
         ..arguments.arithmetic.session()
     };
-    let failed = |error| Report::from_engine(&arguments.model, error);
     let mut session = model.session(&options).map_err(failed)?;
+    let prompt = if model.encodes() {
+        session.encode(&[&prompt]).map_err(failed)?;
+        vec![model.decoder_start()]
+    } else {
+        prompt
+    };
     let mut sampler = Sampler::new(Sampling {
         temperature: arguments.temp,
         top_k: arguments.top_k,
@@ -87,7 +97,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         &mut sampler,
         &ends,
         |token| {
-            pending.extend(tokenizer.decode(&[token]));
+            pending.extend(tokenizer.token_bytes(token));
             result = print_whole(&mut pending, context).and_then(|()| context.check_interrupt());
             if result.is_ok() {
                 ControlFlow::Continue(())
