@@ -12,7 +12,10 @@ fn fixture() -> PathBuf {
 }
 
 fn grist(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_grist")).args(arguments).output().expect("the command runs")
+    Command::new(env!("CARGO_BIN_EXE_grist"))
+        .args(arguments)
+        .output()
+        .expect("the command runs")
 }
 
 fn stderr(output: &Output) -> String {
@@ -35,7 +38,13 @@ fn head_of(text: &str, bytes: usize, folder: &Path) -> String {
 fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .expect("the folder")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     names
@@ -66,34 +75,71 @@ fn a_release_makes_checks_and_measures() {
     let types: Vec<_> = variants.iter().filter_map(|v| v["type"].as_str()).collect();
     assert_eq!(types, ["Q8_0", "Q4_K_M"]);
     let kl = |at: usize| variants[at]["kl_mean"].as_f64().expect("a number");
-    assert!(kl(0) > 0.0 && kl(0) < 3e-4 && kl(0) < kl(1) && kl(1) < 5e-3, "{} {}", kl(0), kl(1));
+    assert!(
+        kl(0) > 0.0 && kl(0) < 3e-4 && kl(0) < kl(1) && kl(1) < 5e-3,
+        "{} {}",
+        kl(0),
+        kl(1)
+    );
     for variant in variants {
         assert!(variant["prompt_tokens_per_second"].as_f64() > Some(0.0));
         assert_eq!(variant["imatrix"], "imatrix.gguf");
         let file = out.join(variant["file"].as_str().expect("a name"));
-        assert_eq!(Some(fs::metadata(&file).expect("the file").len()), variant["size_bytes"].as_u64());
-        let check = grist(&["check", file.to_str().expect("a plain path"), "--level", "data"]);
+        assert_eq!(
+            Some(fs::metadata(&file).expect("the file").len()),
+            variant["size_bytes"].as_u64()
+        );
+        let check = grist(&[
+            "check",
+            file.to_str().expect("a plain path"),
+            "--level",
+            "data",
+        ]);
         assert!(check.status.success(), "{}", stderr(&check));
     }
     let made = files(&out);
-    for name in ["README.md", "imatrix.gguf", "report.json", "novelist-6m-BF16.gguf", "novelist-6m-Q4_K_M.gguf"] {
-        assert!(made.iter().any(|made| made == name), "{name} is not in {made:?}");
+    for name in [
+        "README.md",
+        "imatrix.gguf",
+        "report.json",
+        "novelist-6m-BF16.gguf",
+        "novelist-6m-Q4_K_M.gguf",
+    ] {
+        assert!(
+            made.iter().any(|made| made == name),
+            "{name} is not in {made:?}"
+        );
     }
-    let stored: Value = serde_json::from_slice(&fs::read(out.join("report.json")).expect("the report")).expect("JSON");
+    let stored: Value =
+        serde_json::from_slice(&fs::read(out.join("report.json")).expect("the report"))
+            .expect("JSON");
     assert_eq!(stored, report);
 
     // A rerun finds everything done; a file with other bytes under the same name is made again.
     let again = grist(&arguments);
     assert_eq!(json(&again), report);
-    assert_eq!(stderr(&again).matches("is there already").count(), 4, "{}", stderr(&again));
+    assert_eq!(
+        stderr(&again).matches("is there already").count(),
+        4,
+        "{}",
+        stderr(&again)
+    );
     let damaged = out.join("novelist-6m-Q8_0.gguf");
     let good = fs::read(&damaged).expect("the file");
     let mut bytes = good.clone();
     bytes[good.len() / 2] ^= 1;
     fs::write(&damaged, bytes).expect("damage");
     let repaired = grist(&arguments);
-    assert_eq!(stderr(&repaired).matches("is there already").count(), 3, "{}", stderr(&repaired));
-    assert!(fs::read(&damaged).expect("the file") == good, "made again with the same bytes");
+    assert_eq!(
+        stderr(&repaired).matches("is there already").count(),
+        3,
+        "{}",
+        stderr(&repaired)
+    );
+    assert!(
+        fs::read(&damaged).expect("the file") == good,
+        "made again with the same bytes"
+    );
 }
 
 #[test]
@@ -107,7 +153,12 @@ fn files_of_others_are_not_replaced() {
     let refused = grist(&["release", source, "-o", out, "--types", "Q8_0"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("--force"), "{}", stderr(&refused));
-    let refused = grist(&["convert", source, "-o", path.to_str().expect("a plain path")]);
+    let refused = grist(&[
+        "convert",
+        source,
+        "-o",
+        path.to_str().expect("a plain path"),
+    ]);
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
     assert_eq!(fs::read(&path).expect("the file"), b"precious");
 }
@@ -133,10 +184,17 @@ fn bad_input_gets_two_lines_and_leaves_nothing() {
         assert!(text.contains(from));
         fs::write(path, text.replace(from, with)).expect("another configuration");
     };
-    let no_class = copy("no-class", &|to| config(to, "\"architectures\"", "\"other\""));
-    let unknown = copy("unknown", &|to| config(to, "LlamaForCausalLM", "LlamaForCausalLN"));
+    let no_class = copy("no-class", &|to| {
+        config(to, "\"architectures\"", "\"other\"");
+    });
+    let unknown = copy("unknown", &|to| {
+        config(to, "LlamaForCausalLM", "LlamaForCausalLN");
+    });
     let truncated = copy("truncated", &|to| {
-        let file = fs::OpenOptions::new().write(true).open(to.join("model.safetensors")).expect("the weights");
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(to.join("model.safetensors"))
+            .expect("the weights");
         file.set_len(1_000_000).expect("a shorter file");
     });
     let not_finite = copy("not-finite", &|to| {
@@ -152,7 +210,11 @@ fn bad_input_gets_two_lines_and_leaves_nothing() {
         (&unknown, "heldout.txt", "LlamaForCausalLM"),
         (&truncated, "heldout.txt", "model.safetensors"),
         (&not_finite, "heldout.txt", "row"),
-        (&fixture(), text.to_str().expect("a plain path"), "short.txt"),
+        (
+            &fixture(),
+            text.to_str().expect("a plain path"),
+            "short.txt",
+        ),
     ];
     for (source, text, names) in cases {
         let text = fixture().join(text);
@@ -169,14 +231,31 @@ fn bad_input_gets_two_lines_and_leaves_nothing() {
         ]);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{source:?}: {message}");
-        let lines: Vec<&str> = message.lines().filter(|line| !line.starts_with("wrote")).collect();
+        let lines: Vec<&str> = message
+            .lines()
+            .filter(|line| !line.starts_with("wrote"))
+            .collect();
         assert!(lines[0].starts_with("error: "), "{message}");
         assert!(message.contains(names), "{names} is not named in {message}");
-        assert!(out.join("novelist-6m-Q4_K_M.gguf").metadata().is_err(), "a file is left");
+        assert!(
+            out.join("novelist-6m-Q4_K_M.gguf").metadata().is_err(),
+            "a file is left"
+        );
     }
-    let unknown_type = grist(&["release", source_of(&fixture()), "-o", source_of(&out), "--types", "Q4_K_N"]);
+    let unknown_type = grist(&[
+        "release",
+        source_of(&fixture()),
+        "-o",
+        source_of(&out),
+        "--types",
+        "Q4_K_N",
+    ]);
     assert_eq!(unknown_type.status.code(), Some(2));
-    assert!(stderr(&unknown_type).contains("Q4_K_M"), "{}", stderr(&unknown_type));
+    assert!(
+        stderr(&unknown_type).contains("Q4_K_M"),
+        "{}",
+        stderr(&unknown_type)
+    );
 }
 
 fn source_of(path: &Path) -> &str {

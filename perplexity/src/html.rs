@@ -20,12 +20,12 @@ pub fn render(report: &Report) -> String {
         .fold(0.0, f64::max);
     let mut page = String::new();
     // Writing to a string cannot fail.
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{base}: variants</title><style>{STYLE}</style>\
          <table><caption>Held against <code>{base}</code> (perplexity {:.4} ± {:.4}) on <code>{}</code>, {} chunks of {} \
          tokens</caption><tr><th>file<th>size<th>bits/weight<th>perplexity<th>ratio<th>mean KL<th>99 % KL<th>same top\
-         <th>prompt t/s<th>generation t/s<th>KL</tr>\n",
+         <th>prompt t/s<th>generation t/s<th>KL</tr>",
         report.base.perplexity,
         report.base.perplexity_error,
         escaped(&report.text.file),

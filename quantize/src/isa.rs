@@ -157,7 +157,7 @@ mod tests {
             match Isa::choose(Some(isa.name())) {
                 Ok(chosen) => assert_eq!(chosen, isa),
                 Err(error) => {
-                    assert!(matches!(error, IsaError::Unavailable { .. }) && !isa.is_available())
+                    assert!(matches!(error, IsaError::Unavailable { .. }) && !isa.is_available());
                 }
             }
         }

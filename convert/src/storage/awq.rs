@@ -50,7 +50,7 @@ pub(super) fn read(
             continue;
         }
         let owner = [".qzeros", ".scales"].into_iter().find_map(base);
-        if !owner.is_some_and(|base| by_name.get(&format!("{base}.qweight")).is_some()) {
+        if owner.is_none_or(|base| by_name.get(&format!("{base}.qweight")).is_none()) {
             out.push((tensor.name.clone(), Expr::load(tensor)));
         }
     }

@@ -76,7 +76,7 @@ fn unpack(tensors: &[Stored], by_name: &Tensors, bits: usize) -> Result<Vec<Name
             continue;
         }
         let owner = PARTS.iter().find_map(|part| name.strip_suffix(part));
-        if !owner.is_some_and(|base| by_name.get(&format!("{base}_packed")).is_some()) {
+        if owner.is_none_or(|base| by_name.get(&format!("{base}_packed")).is_none()) {
             plain.push((name.clone(), Expr::load(tensor)));
         }
     }

@@ -49,7 +49,7 @@ pub(super) fn read(
             continue;
         }
         let owner = [".qzeros", ".scales", ".g_idx"].into_iter().find_map(base);
-        if !owner.is_some_and(|base| by_name.get(&format!("{base}.qweight")).is_some()) {
+        if owner.is_none_or(|base| by_name.get(&format!("{base}.qweight")).is_none()) {
             plain.push((tensor.name.clone(), Expr::load(tensor)));
         }
     }

@@ -269,7 +269,7 @@ impl Attention {
         if let Some(at) = rope {
             let dims = parameters.ropes[at].dims;
             check(
-                dims <= key_length && dims % 2 == 0,
+                dims <= key_length && dims.is_multiple_of(2),
                 "key_length",
                 &format!("{dims} rotated dimensions in heads of {key_length}"),
             )?;

@@ -147,7 +147,7 @@ impl A32 {
         let rows: Vec<_> = codes
             .chunks_mut(supers * SUPER)
             .zip(blocks.chunks_mut(supers))
-            .map(|row| std::sync::Mutex::new(row))
+            .map(std::sync::Mutex::new)
             .collect();
         // A unit of some 16 K values: 10 µs.
         let tokens_per_unit = (16384 / x.cols.max(1)).max(1);

@@ -292,10 +292,10 @@ impl Compute {
             SCRATCH.with_borrow_mut(|scratch| match &inputs[i] {
                 Input::Rows => self.rows(product, rows, x, scratch),
                 Input::Integer(kernels, tiles) => {
-                    integer_panels(*kernels, product, rows, tiles, scratch)
+                    integer_panels(*kernels, product, rows, tiles, scratch);
                 }
                 Input::Float(kernels, tiles) => {
-                    self.float_panels(*kernels, product, rows, tiles, scratch)
+                    self.float_panels(*kernels, product, rows, tiles, scratch);
                 }
             });
         };

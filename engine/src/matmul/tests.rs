@@ -191,7 +191,7 @@ fn results_do_not_depend_on_the_number_of_tokens() {
         let x: Vec<f32> = (0..tokens * cols).map(|_| random.value()).collect();
         let mut together = Vec::new();
         multiply(&matrix, &x, |isa, exact, out| {
-            together.push((isa, exact, out.to_vec()))
+            together.push((isa, exact, out.to_vec()));
         });
         for n in 1..14 {
             let mut together = together.iter();

@@ -9,7 +9,7 @@ use super::lattice::SubBlocks;
 use super::neighbours::{Choose, digit_table, nearest, snap};
 use super::points::{Code, Points};
 use crate::half::{f16_to_f32, f32_to_f16};
-use crate::simd::{Float, LANES, Mask, Simd, gather};
+use crate::simd::{Float, LANES, Simd, gather};
 
 /// No value keeps the wrong sign.
 const NONE: u8 = 8;

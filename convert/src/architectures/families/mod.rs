@@ -196,7 +196,7 @@ fn floats(config: &Config, field: &'static str) -> Result<Vec<f64>, Error> {
         .list(field)
         .ok_or_else(|| Error::config(field, "is no list"))?;
     list.iter()
-        .map(|item| crate::config::as_f64(item))
+        .map(crate::config::as_f64)
         .collect::<Option<_>>()
         .ok_or_else(|| Error::config(field, "has an item that is no number"))
 }

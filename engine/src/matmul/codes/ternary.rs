@@ -28,7 +28,7 @@ impl Codes for TQ1_0 {
         for (codes, bytes) in parts {
             for (codes, power) in codes.chunks_exact_mut(bytes.len()).zip(POWERS) {
                 for (code, byte) in codes.iter_mut().zip(bytes) {
-                    let digit = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+                    let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
                     *code = digit as u8 + 127;
                 }
             }

@@ -29,7 +29,7 @@ pub(super) fn kernels<T: Codes>() -> Kernels {
         blocked: Some(Blocked {
             pack: |bytes, row_bytes, panel| unsafe { pack::<T>(bytes, row_bytes, panel) },
             tile: |panel, tiles, i, strands, sums| unsafe {
-                tile_of_any_width::<T::Shape>(panel, tiles, i, strands, sums)
+                tile_of_any_width::<T::Shape>(panel, tiles, i, strands, sums);
             },
         }),
     }
