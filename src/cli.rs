@@ -38,6 +38,7 @@ pub struct Global {
 
 /// One variant a command, in the order of the road.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one a run")]
 pub enum Command {
     /// Convert, quantize, check and measure: everything a release needs
     Release(commands::release::Arguments),

@@ -40,7 +40,6 @@ fn convert(case: &Path, output: &Path) -> Result<(), Failure> {
     let options = Options {
         output: Output::F32,
         pre: expected["pre"].as_str().map(str::to_owned),
-        ..Options::default()
     };
     let source = Conversion::merged(&checkpoint, &adapters, &options)?;
     let infos: Vec<TensorInfo> = source

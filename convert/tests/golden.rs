@@ -11,7 +11,8 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 /// Cases that do not pass yet. One that passes must leave this list.
-const PENDING: &[&str] = &["falcon-mamba", "jamba", "phi2"];
+/// They differ in the last place of a few values of `ssm_a`, -exp of a stored one.
+const PENDING: &[&str] = &["falcon-mamba", "jamba"];
 
 fn golden() -> Option<PathBuf> {
     let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
@@ -181,9 +182,10 @@ fn differences(conversion: &Conversion, expected: &Json, case: &Json) -> Vec<Str
             let a: BTreeSet<_> = names.iter().map(String::as_str).collect();
             let b: BTreeSet<_> = wanted.iter().copied().collect();
             a != b
-        }) {
-            found.push(format!("tensors: {names:?} expected {wanted:?}"));
-        }
+        })
+    {
+        found.push(format!("tensors: {names:?} expected {wanted:?}"));
+    }
     for tensor in tensors {
         let name = tensor["name"].as_str().unwrap();
         let Some(at) = names.iter().position(|n| n == name) else {
@@ -232,7 +234,6 @@ fn check(case: &Path, expected: &Json) -> Vec<String> {
         let options = Options {
             output,
             pre: expected["pre"].as_str().map(ToOwned::to_owned),
-            ..Options::default()
         };
         let conversion = if checkpoint.is_adapter() {
             let base = Checkpoint::open(&case.join("base")).unwrap();

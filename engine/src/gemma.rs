@@ -95,7 +95,7 @@ impl PerLayer {
         model: &Model,
         pass: &mut Pass<'_>,
         tokens: &[u32],
-        x: &mut Vec<f32>,
+        x: &mut [f32],
         memories: &mut [Memory],
     ) {
         let inputs = self.inputs(pass, tokens, x, model.width());
@@ -224,7 +224,7 @@ impl AltUp {
         model: &Model,
         pass: &mut Pass<'_>,
         inputs: &[f32],
-        x: &mut Vec<f32>,
+        x: &mut [f32],
         memories: &mut [Memory],
     ) {
         let width = model.width();

@@ -369,7 +369,7 @@ fn layers(
     let shared = keys.count("attention.shared_kv_layers")?.unwrap_or(0);
     let mut list: Vec<LayerParameters> = Vec::with_capacity(blocks);
     for il in 0..blocks {
-        let default = if heads[il] > 0 { width / heads[il] } else { 0 };
+        let default = width.checked_div(heads[il]).unwrap_or(0);
         let mut key = key_length.unwrap_or(default);
         let mut value = value_length.unwrap_or(key_length.unwrap_or(default));
         if windowed[il] {

@@ -42,7 +42,11 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         AlgorithmArgument::Xxh64 => Algorithm::Xxh64,
         AlgorithmArgument::Sha256 => Algorithm::Sha256,
     };
-    let total = file.tensors().iter().filter_map(gristmill_gguf::TensorInfo::bytes).sum();
+    let total = file
+        .tensors()
+        .iter()
+        .filter_map(gristmill_gguf::TensorInfo::bytes)
+        .sum();
     let bar = context.byte_bar("hashing", total);
     let digests = hash::digests(&file, algorithm, &mut |bytes| {
         bar.inc(bytes);

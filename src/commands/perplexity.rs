@@ -132,7 +132,7 @@ impl From<evaluate::Error> for Failure {
 
 /// A safetensors file of logits that are written as they come.
 fn logits_file(
-    path: &PathBuf,
+    path: &Path,
     force: bool,
     model: &Model,
     chunks: &Chunks,

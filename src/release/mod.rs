@@ -126,15 +126,7 @@ impl Release<'_> {
             &mut ledger,
             context,
         )?;
-        let report = self.measure(
-            &model,
-            &base,
-            &made,
-            matrix.as_ref(),
-            &chunks,
-            &mut ledger,
-            context,
-        )?;
+        let report = self.measure(&model, &base, &made, &chunks, &mut ledger, context)?;
         self.write_report(model.metadata(), &report)?;
         Ok(report)
     }
@@ -342,7 +334,6 @@ impl Release<'_> {
         model: &Model,
         base: &BaseFile,
         made: &[Made],
-        matrix: Option<&Matrix>,
         chunks: &Chunks,
         ledger: &mut Ledger,
         context: &Context,
@@ -383,8 +374,7 @@ impl Release<'_> {
                     measured
                 }
             };
-            let used = matrix.filter(|_| variant.metadata().contains("quantize.imatrix.file"));
-            variants.push(self.variant(made, &variant, measured, used)?);
+            variants.push(self.variant(made, &variant, measured)?);
         }
         let base_report: PerplexityReport = reference.report(chunks);
         Ok(report::Report {
@@ -406,13 +396,7 @@ impl Release<'_> {
         })
     }
 
-    fn variant(
-        &self,
-        made: &Made,
-        model: &Model,
-        measured: Measured,
-        matrix: Option<&Matrix>,
-    ) -> Result<Variant, Report> {
+    fn variant(&self, made: &Made, model: &Model, measured: Measured) -> Result<Variant, Report> {
         Ok(Variant {
             ty: made.preset.to_string(),
             file: file_name(&made.path),
@@ -422,7 +406,10 @@ impl Release<'_> {
             bits_per_weight: bits_per_weight(model.file()),
             sha256: made.sha256.clone(),
             effort: Some(self.effort.name().to_owned()),
-            imatrix: matrix.map(|matrix| matrix.file.clone()),
+            imatrix: model
+                .metadata()
+                .str("quantize.imatrix.file")
+                .map(str::to_owned),
             measured: measured.report,
             prompt_tokens_per_second: Some(measured.prompt),
             generation_tokens_per_second: Some(measured.generation),

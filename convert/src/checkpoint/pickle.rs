@@ -97,11 +97,10 @@ impl View {
             return Err(unexpected());
         };
         match (module_name.as_str(), class_name.as_str(), &args[..]) {
-            ("torch._utils", "_rebuild_parameter", [tensor, ..]) => match tensor {
-                // One level only, so that nothing recurses.
-                Object::Reduce { callable, args } => Self::tensor(callable, args),
-                _ => Err(unexpected()),
-            },
+            // One level only, so that nothing recurses.
+            ("torch._utils", "_rebuild_parameter", [Object::Reduce { callable, args }, ..]) => {
+                Self::tensor(callable, args)
+            }
             ("torch._utils", "_rebuild_tensor_v2", _) => {
                 Self::tensor(callable, &Object::Tuple(args.clone()))
             }

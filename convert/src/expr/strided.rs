@@ -25,6 +25,10 @@ impl Strided {
     }
 
     /// Indices in the view.
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a count of indices, not of held things"
+    )]
     pub fn len(&self) -> u64 {
         self.dims.iter().map(|dim| dim.0).product()
     }

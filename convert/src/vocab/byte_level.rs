@@ -73,7 +73,7 @@ pub(super) fn merges(
         .ok_or_else(|| Error::file(TOKENIZER_JSON, "has no merges, and there is no merges.txt"))?;
     let lines = text.lines().enumerate();
     Ok(lines
-        .filter(|(at, line)| !(*at == 0 && line.starts_with('#')) && !line.is_empty())
+        .filter(|(at, line)| !(line.is_empty() || *at == 0 && line.starts_with('#')))
         .filter_map(|(at, line)| {
             let whole = line.split_whitespace().count() == 2;
             if !whole {

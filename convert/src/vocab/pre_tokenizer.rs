@@ -124,8 +124,11 @@ const SAMPLES: &[&str] = &[
     "a 5  \n 6",
 ];
 
+/// The pieces of each sample.
+type Pieces = Vec<Vec<&'static str>>;
+
 /// What the known byte-level pre-tokenizers make of the samples.
-static KNOWN_PIECES: LazyLock<Vec<(&PreTokenizer, Vec<Vec<&str>>)>> = LazyLock::new(|| {
+static KNOWN_PIECES: LazyLock<Vec<(&PreTokenizer, Pieces)>> = LazyLock::new(|| {
     PRE_TOKENIZERS
         .iter()
         .filter(|rule| rule.symbols == Symbols::Bytes && !rule.names.contains(&"default"))

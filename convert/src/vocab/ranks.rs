@@ -34,35 +34,6 @@ pub(super) fn all_merges(tokens: &[Vec<u8>]) -> Vec<String> {
     merges
 }
 
-/// For each token the pair that merging by lower ranks leaves: tiktoken's merges.
-pub(super) fn merges_by_rank(tokens: &[Vec<u8>]) -> Vec<String> {
-    let ranks = ranks(tokens);
-    let mut merges = Vec::new();
-    for (rank, token) in tokens.iter().enumerate() {
-        let mut parts: Vec<&[u8]> = token.chunks(1).collect();
-        let mut bounds: Vec<usize> = (0..=token.len()).collect();
-        while parts.len() > 2 {
-            let best = (0..parts.len() - 1)
-                .filter_map(|at| {
-                    let joined = &token[bounds[at]..bounds[at + 2]];
-                    Some((*ranks.get(joined)?, at))
-                })
-                .filter(|&(found, _)| found < rank)
-                .min();
-            let Some((_, at)) = best else { break };
-            bounds.remove(at + 1);
-            parts = bounds
-                .windows(2)
-                .map(|bound| &token[bound[0]..bound[1]])
-                .collect();
-        }
-        if let [left, right] = parts.as_slice() {
-            merges.push(merge(left, right));
-        }
-    }
-    merges
-}
-
 fn ranks(tokens: &[Vec<u8>]) -> HashMap<&[u8], usize> {
     tokens
         .iter()
@@ -85,7 +56,6 @@ mod tests {
             .iter()
             .map(|text| text.as_bytes().to_vec())
             .collect();
-        assert_eq!(merges_by_rank(&tokens), ["a b", "b c", "ab c"]);
         assert_eq!(all_merges(&tokens), ["a b", "b c", "a bc", "ab c"]);
         assert_eq!(spelled(b" \n"), "ĠĊ");
     }

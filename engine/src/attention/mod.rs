@@ -184,6 +184,7 @@ impl HeadNorm {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a layer")]
 enum Projections {
     /// Queries, then keys, then values, in one product.
     Fused(Linear),

@@ -58,6 +58,7 @@ pub struct Tokenizer {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a model")]
 enum Algorithm {
     Bpe(Bpe, &'static PreTokenizer),
     Spm(Spm),

@@ -72,7 +72,9 @@ fn measure_tensor(
     };
     let columns = info.row_len() as usize;
     let entry = importance.and_then(|matrix| matrix.fitting(info));
-    let pooled = entry.map(super::super::importance::Entry::pooled).unwrap_or_default();
+    let pooled = entry
+        .map(super::super::importance::Entry::pooled)
+        .unwrap_or_default();
     let stack = matrices(info) as usize;
     let rows_per_matrix = (info.rows() / stack.max(1) as u64).max(1);
     let types = candidates(info, importance);

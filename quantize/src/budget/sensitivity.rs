@@ -51,7 +51,9 @@ pub fn groups(tensors: &[TensorInfo], errors: &ErrorTable) -> Vec<Group> {
         .into_values()
         .flat_map(|mut members| {
             members.sort_unstable();
-            let runs = members.chunks(together).map(<[(Option<u64>, usize)]>::to_vec);
+            let runs = members
+                .chunks(together)
+                .map(<[(Option<u64>, usize)]>::to_vec);
             runs.collect::<Vec<_>>()
         })
         .map(|run| {

@@ -103,8 +103,7 @@ fn error<S: Simd>(simd: S, magnitudes: &[f32; 16], weights: &[f32; 16], byte: u8
 #[inline(always)]
 fn reference_scale(value: f32) -> u8 {
     const LARGEST: u8 = 0x7e;
-    // False for NaN too.
-    if !(value > 0.0) {
+    if value.is_nan() || value <= 0.0 {
         return 0;
     }
     let value = value.min(448.0);

@@ -59,10 +59,12 @@ impl Kernel for Encode<'_> {
             let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
             let d = f32_to_f16(amax);
             *block = pack(d, &ternary(values, amax).map(|t| (t + 1) as u8));
-            if self.effort == Effort::Best && amax > 0.0
-                && let Some(candidate) = best(simd, values, importance, amax) {
-                    keep_better::<Q2_0, 18, 64>(block, &candidate, values, importance);
-                }
+            if self.effort == Effort::Best
+                && amax > 0.0
+                && let Some(candidate) = best(simd, values, importance, amax)
+            {
+                keep_better::<Q2_0, 18, 64>(block, &candidate, values, importance);
+            }
         }
     }
 }

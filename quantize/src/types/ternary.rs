@@ -47,10 +47,12 @@ impl<T: Ternary<BYTES>, const BYTES: usize> Kernel for Encode<'_, T, BYTES> {
         for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks()) {
             let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
             *block = T::pack(f32_to_f16(amax), &ternary(values, amax));
-            if self.effort == Effort::Best && amax > 0.0
-                && let Some(candidate) = best::<S, T, BYTES>(simd, values, importance, amax) {
-                    keep_better::<T, BYTES, 256>(block, &candidate, values, importance);
-                }
+            if self.effort == Effort::Best
+                && amax > 0.0
+                && let Some(candidate) = best::<S, T, BYTES>(simd, values, importance, amax)
+            {
+                keep_better::<T, BYTES, 256>(block, &candidate, values, importance);
+            }
         }
     }
 }

@@ -72,6 +72,8 @@ fn phi2(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     keys.set("attention.layer_norm_epsilon", epsilon);
     keys.set("rope.dimension_count", rotated(model)?);
     keys.file_type();
+    // The reference writes this tokenizer key with the model's own.
+    keys.metadata.set("tokenizer.ggml.add_bos_token", false);
     Ok(())
 }
 

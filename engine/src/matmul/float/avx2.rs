@@ -13,11 +13,12 @@ use super::{Blocked, Kernels, STRANDS, Stored};
 /// Tokens whose sums the registers hold.
 const WIDTH: usize = 6;
 
-// SAFETY (of all three): `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
 pub(super) const KERNELS: Kernels = Kernels {
+    // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
     dot: |stored, row, x| unsafe { dot_of_any_type(stored, row, x) },
     blocked: Some(Blocked {
         pack,
+        // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
         tile: |panel, tiles, i, strands, sums| unsafe { tile(panel, tiles, i, strands, sums) },
     }),
 };

@@ -11,11 +11,13 @@ use super::super::{PANEL_ROWS, RowSums, lanes::transpose_16x16};
 use super::panel::{Panel, TILE_TOKENS, Tile, Tiles};
 use super::{Blocked, Kernels, STRANDS, Stored};
 
-// SAFETY (of all three): `super::kernels` asserts that the CPU has AVX-512.
 pub(super) const KERNELS: Kernels = Kernels {
+    // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
     dot: |stored, row, x| unsafe { dot_of_any_type(stored, row, x) },
     blocked: Some(Blocked {
+        // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
         pack: |rows, cols, panel| unsafe { pack(rows, cols, panel) },
+        // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
         tile: |panel, tiles, i, strands, sums| unsafe {
             tile_of_any_width(panel, tiles, i, strands, sums);
         },

@@ -19,12 +19,15 @@ use super::{Blocked, Kernels};
 
 /// The kernels of a type. The CPU must have AVX2.
 pub(super) fn kernels<T: Codes>() -> Kernels {
-    // SAFETY (of all four): `super::kernels` asserts that the CPU has AVX2 and FMA.
     Kernels {
+        // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
         unpack: |bytes, row| unsafe { unpack::<T>(bytes, row) },
+        // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
         dot: |row, x| unsafe { dot::<T::Shape>(row, x) },
         blocked: Some(Blocked {
+            // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
             pack: |bytes, row_bytes, panel| unsafe { pack::<T>(bytes, row_bytes, panel) },
+            // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
             tile: |panel, tiles, i, strands, sums| unsafe {
                 tile::<T::Shape>(panel, tiles, i, strands, sums);
             },

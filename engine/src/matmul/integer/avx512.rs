@@ -22,12 +22,15 @@ use super::{Blocked, Kernels};
 
 /// The kernels of a type. The CPU must have AVX-512.
 pub(super) fn kernels<T: Codes>() -> Kernels {
-    // SAFETY (of all four): `super::kernels` asserts that the CPU has AVX-512.
     Kernels {
+        // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
         unpack: |bytes, row| unsafe { unpack::<T>(bytes, row) },
+        // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
         dot: |row, x| unsafe { dot::<T::Shape>(row, x) },
         blocked: Some(Blocked {
+            // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
             pack: |bytes, row_bytes, panel| unsafe { pack::<T>(bytes, row_bytes, panel) },
+            // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
             tile: |panel, tiles, i, strands, sums| unsafe {
                 tile_of_any_width::<T::Shape>(panel, tiles, i, strands, sums);
             },
@@ -42,8 +45,7 @@ fn unpack<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
     unpack_row(T::BYTES, bytes, row, |bytes, codes, scales| {
         for line in (0..T::BYTES).step_by(64) {
             let ahead = bytes.as_ptr().wrapping_add(AHEAD + line);
-            // SAFETY: prefetching reads nothing that could fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
         }
         // SAFETY: this function is compiled for AVX-512.
         unsafe { T::unpack_avx512(bytes, codes, scales) };
@@ -153,19 +155,13 @@ fn add_super<S: Shape>(
 /// Unpacks at most 32 rows and interleaves them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
-    // SAFETY (of both): this function is compiled for AVX-512.
+    // SAFETY: this function is compiled for AVX-512.
     let unpack = |bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales| unsafe {
         T::unpack_avx512(bytes, codes, scales);
     };
-    panel::pack::<T>(
-        bytes,
-        row_bytes,
-        panel,
-        unpack,
-        |rows, panel, s, upper| unsafe {
-            interleave(rows, panel, s, upper);
-        },
-    );
+    panel::pack::<T>(bytes, row_bytes, panel, unpack, |rows, panel, s, upper| {
+        interleave(rows, panel, s, upper);
+    });
 }
 
 /// Writes superblock `s` of the lower or upper 16 rows to a panel.
