@@ -6,7 +6,6 @@ use clap::Args;
 use gristmill_convert::Checkpoint;
 use gristmill_convert::vocab::CheckpointTokenizer;
 use gristmill_engine::Tokenizer;
-use gristmill_gguf::Source as _;
 use serde_json::json;
 
 use crate::context::Context;

@@ -1,5 +1,5 @@
-//! Vocabularies that are ranked byte strings (tiktoken, tekken): their tokens' spelling and the
-//! merges that lead to them.
+//! Vocabularies that are ranked byte strings: their tokens' spelling and the merges that lead to
+//! them.
 
 use std::collections::HashMap;
 
