@@ -12,6 +12,9 @@ use crate::pooling::Pooling;
 /// No key may ask for more of anything than this.
 const LIMIT: u64 = 1 << 31;
 
+/// No head rotates more dimensions than this.
+const MAX_ROTATED: usize = 1 << 13;
+
 /// The keys of one architecture: `{architecture}.{name}`.
 pub(crate) struct Keys<'a> {
     metadata: &'a Metadata,
@@ -452,8 +455,13 @@ fn ropes(
         let layer = layers
             .iter()
             .find(|l| l.windowed == windowed && l.heads > 0);
-        layer.map_or(0, |l| l.key_length)
+        layer.map_or(0, |l| l.key_length.min(MAX_ROTATED))
     };
+    for key in ["rope.dimension_count", "rope.dimension_count_swa"] {
+        if let Some(dims) = keys.count(key)?.filter(|&dims| dims > MAX_ROTATED) {
+            return Err(keys.wrong(key, format!("{dims} is more than a head has")));
+        }
+    }
     let dims = keys.count("rope.dimension_count")?;
     let base = keys.float("rope.freq_base")?.unwrap_or(10000.0);
     let mut full = RopeParameters {

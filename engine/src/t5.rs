@@ -141,6 +141,10 @@ impl T5 {
         let count = keys
             .count("attention.relative_buckets_count")?
             .unwrap_or(32);
+        if count < 4 {
+            let problem = format!("{count} buckets of relative positions are too few");
+            return Err(Error::Usage(problem));
+        }
         let Some(layer) = parameters.layers.first() else {
             return Ok(None);
         };
