@@ -485,7 +485,7 @@ fn parse_part(text: &str) -> Result<(u64, u64), String> {
     let parse = || {
         let (no, count) = text.split_once('/')?;
         let (no, count): (u64, u64) = (no.parse().ok()?, count.parse().ok()?);
-        (no >= 1 && no <= count).then_some((no - 1, count))
+        (no >= 1 && no <= count).then(|| (no - 1, count))
     };
     parse().ok_or_else(|| "expected I/N with I from 1 to N, for example 2/8".to_owned())
 }
