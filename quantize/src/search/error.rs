@@ -39,7 +39,9 @@ pub(crate) fn keep_better<T, const BYTES: usize, const VALUES: usize>(
 {
     let before = block_error::<T, BYTES, VALUES>(block, values, importance);
     let after = block_error::<T, BYTES, VALUES>(candidate, values, importance);
-    if after < before || !before.is_finite() && after.is_finite() {
+    // Where the reference overflows the format, so it stays: a job then refuses the weights, rather
+    // than write some that are smaller by orders of magnitude.
+    if after < before {
         *block = *candidate;
     }
 }
