@@ -27,7 +27,7 @@ const CHUNKS: usize = 16;
 
 /// A size that a recipe is made for.
 #[derive(Debug, Args)]
-#[group(id = "target_size")]
+#[group(skip)]
 pub struct Arguments {
     /// Choose each tensor's type for this many bits a weight
     #[arg(long, value_name = "BITS", group = "target", requires = "calibration")]

@@ -109,3 +109,13 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn all_arguments_agree_with_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

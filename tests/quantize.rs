@@ -184,7 +184,11 @@ fn refuses_with_a_reason_and_leaves_nothing() {
             2,
             "layer 9",
         ),
-        (vec![model, "--types", "F16", "-o", model], 2, "exists"),
+        (
+            vec![model, "--types", "F16", "-o", model],
+            2,
+            "is the input",
+        ),
         (
             vec![model, "--types", "F16", "-o", model, "--force"],
             2,
