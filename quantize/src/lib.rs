@@ -13,6 +13,7 @@ pub mod recipe;
 pub(crate) mod search;
 pub(crate) mod simd;
 pub mod types;
+pub mod verify;
 
 pub use isa::Isa;
 pub use types::Effort;

@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use gristmill_gguf::File;
 use gristmill_gguf::check::{self, Finding, Level, Severity};
 use gristmill_gguf::error::{Shown, Subject};
+use gristmill_quantize::verify::verify;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::report::{Exit, Outcome};
+use crate::report::{Exit, Outcome, Report};
 
 /// Findings of one rule that are printed; `--json` has them all.
 const SHOWN_PER_RULE: usize = 10;
@@ -23,6 +25,9 @@ pub struct Arguments {
     /// How far to go; each level includes those before it
     #[arg(long, value_enum, default_value_t)]
     level: LevelArgument,
+    /// Compare with what the file was made from: the GGUF file that was quantized
+    #[arg(long, value_name = "SRC")]
+    against: Option<PathBuf>,
     /// Exit with 1 for warnings too
     #[arg(long)]
     strict: bool,
@@ -55,7 +60,16 @@ impl From<LevelArgument> for Level {
 
 /// Checks the file and prints the findings.
 pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
-    let report = check::check(&arguments.file, arguments.level.into())?;
+    let mut report = check::check(&arguments.file, arguments.level.into())?;
+    if let Some(source) = &arguments.against {
+        let source = File::open(source)?;
+        // A file that cannot be read has its finding already.
+        if let Ok(model) = File::open(&arguments.file) {
+            let mut findings = verify(&model, &source, &arguments.file)
+                .map_err(|error| Report::input(error.to_string()))?;
+            report.findings.append(&mut findings);
+        }
+    }
     let worst = report.worst();
     let failed =
         worst == Some(Severity::Error) || (arguments.strict && worst == Some(Severity::Warning));
