@@ -141,9 +141,11 @@ where
         if bits != 0 {
             scale = (sum_xq / sum_qq).select(better, scale);
             best = (scale * sum_xq).select(better, best);
-            for group in 0..G {
-                held[group] = held[group] & !bits | now_held[group] & bits;
-                merge(&mut kept.codes[group], &codes[group], bits);
+            for (held, now) in held.iter_mut().zip(now_held) {
+                *held = *held & !bits | now & bits;
+            }
+            for (kept, codes) in kept.codes.iter_mut().zip(&codes) {
+                merge(kept, codes, bits);
             }
         }
     }
@@ -157,9 +159,9 @@ where
     if again != 0 {
         let inverse = simd.splat(1.0) / scale;
         let this = scale.to_array();
-        for group in 0..G {
+        for (group, held) in held.iter().enumerate() {
             let lanes = if lattice.again == Again::Absent {
-                again & !held[group]
+                again & !held
             } else {
                 again
             };

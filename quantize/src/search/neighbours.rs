@@ -73,8 +73,8 @@ pub(crate) fn nearest<S: Simd, const D: usize, const BITS: usize>(
     for (at, codes) in candidates.iter().enumerate() {
         let codes = simd.load_codes(codes);
         let mut distance = simd.pick(costs[0], codes, 0);
-        for i in 1..D {
-            distance = distance + simd.pick(costs[i], codes, BITS * i);
+        for (i, &cost) in costs.iter().enumerate().skip(1) {
+            distance = distance + simd.pick(cost, codes, BITS * i);
         }
         let nearer = distance.lt(best);
         best = distance.select(nearer, best);

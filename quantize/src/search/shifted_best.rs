@@ -168,13 +168,13 @@ impl<S: Simd, const N: usize> Improve<'_, S, N> {
         }
         let (mut error, mut sum_xq, mut sum_qq) = (zero, zero, zero);
         let mut downs = [0; G];
-        for group in 0..G {
+        for (group, downs) in downs.iter_mut().enumerate() {
             let is_down = if self.common_shift {
                 down_error.lt(up_error)
             } else {
                 down.error[group].lt(up.error[group])
             };
-            downs[group] = is_down.bits();
+            *downs = is_down.bits();
             error = error + down.error[group].select(is_down, up.error[group]);
             sum_xq = sum_xq + down.sum_xq[group].select(is_down, up.sum_xq[group]);
             sum_qq = sum_qq + down.sum_qq[group].select(is_down, up.sum_qq[group]);
@@ -189,8 +189,8 @@ impl<S: Simd, const N: usize> Improve<'_, S, N> {
             best.sum_xq[lane] = sum_xq[lane];
             best.sum_qq[lane] = sum_qq[lane];
             best.choice.levels[lane] = levels[lane];
-            for group in 0..G {
-                let is_down = downs[group] >> lane & 1;
+            for (group, downs) in downs.iter().enumerate() {
+                let is_down = downs >> lane & 1;
                 let from = if is_down == 1 { down } else { up };
                 best.choice.codes[group][lane] = from.codes[group][lane];
                 best.choice.down[group] = best.choice.down[group] & !(1 << lane) | is_down << lane;

@@ -120,9 +120,9 @@ fn finish(points: &Points, found: &Found<2>, down: &[u16; 2], batch: &SubBlocks<
     for (sub, &scale) in found.scales.iter().enumerate() {
         let level = nearest_int(0.5 * (inverse * scale - 1.0)).clamp(0, 7);
         levels[sub] = level as u16;
-        for half in 0..2 {
-            let code = found.codes[half][sub];
-            let is_down = down[half] >> sub & 1;
+        for (half, (codes, down)) in found.codes.iter().zip(down).enumerate() {
+            let code = codes[sub];
+            let is_down = down >> sub & 1;
             write_entry(&mut block, 2 * sub + half, is_down, points.row(code));
             let values = SHIFTED[usize::from(is_down)];
             for i in 0..8 {

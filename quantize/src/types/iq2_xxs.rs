@@ -66,8 +66,8 @@ impl Signed<66, 32, 4, 8, 2> for Iq2Xxs {
         block[..2].copy_from_slice(&d.to_le_bytes());
         for (g, record) in block[2..].chunks_exact_mut(8).enumerate() {
             let mut aux = u32::from(coded.scales[g]) << 28;
-            for l in 0..4 {
-                record[l] = coded.rows[4 * g + l] as u8;
+            for (l, index) in record[..4].iter_mut().enumerate() {
+                *index = coded.rows[4 * g + l] as u8;
                 aux |= u32::from(coded.signs[4 * g + l] & 127) << (7 * l);
             }
             record[4..].copy_from_slice(&aux.to_le_bytes());

@@ -72,8 +72,8 @@ impl Kernel for Encode<'_> {
     }
 }
 
-/// The exponent with the least error around ggml's. The largest value may be worth clipping when it
-/// matters little, hence more steps down than up.
+/// The exponent with the least error around ggml's: the next above it, or as far below it as that
+/// helps, since the largest values may matter little.
 #[inline(always)]
 fn best_exponent<S: Simd>(
     simd: S,
@@ -83,11 +83,18 @@ fn best_exponent<S: Simd>(
 ) -> u8 {
     let mut best = reference;
     let mut least = fp4::error(simd, magnitudes, weights, e8m0_half(reference));
-    for e in reference.saturating_sub(3)..=reference.saturating_add(1).min(254) {
-        let error = fp4::error(simd, magnitudes, weights, e8m0_half(e));
+    if reference < 254 {
+        let error = fp4::error(simd, magnitudes, weights, e8m0_half(reference + 1));
         if error < least {
-            (best, least) = (e, error);
+            return reference + 1;
         }
+    }
+    while best > 0 {
+        let error = fp4::error(simd, magnitudes, weights, e8m0_half(best - 1));
+        if error >= least {
+            break;
+        }
+        (best, least) = (best - 1, error);
     }
     best
 }

@@ -7,7 +7,7 @@ use super::ternary::{lower_scale, ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
-use crate::search::scale::{Nearest, best_scale};
+use crate::search::scale::{Rounding, best_scale};
 use crate::simd::{Float, Kernel, Simd, dispatch};
 
 /// Block of 18 bytes: scale `d`, 16 bytes of four two-bit codes, first value lowest.
@@ -80,14 +80,7 @@ fn best<S: Simd>(
     let ones = [1.0; 64];
     let weights = importance.unwrap_or(&ones);
     let from = lower_scale(simd, values, amax);
-    let plus = best_scale::<S, Codes>(simd, values, weights, from, amax);
-    let turned = values.map(|x| -x);
-    let minus = best_scale::<S, Codes>(simd, &turned, weights, from, amax);
-    let minus = minus.map(|(d, score)| (-d, score));
-    let (d, _) = [plus, minus]
-        .into_iter()
-        .flatten()
-        .max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let d = best_scale::<S, Codes>(simd, values, weights, from, amax)?;
     let bits = f32_to_f16(d);
     let d = f16_to_f32(bits);
     if d == 0.0 || !d.is_finite() {
@@ -113,11 +106,17 @@ fn pack(d: u16, levels: &[u8; 64]) -> [u8; 18] {
 /// -1, 0, 1 and 2.
 struct Codes;
 
-impl Nearest for Codes {
+impl Rounding for Codes {
+    const SIGNED: bool = true;
+
     #[inline(always)]
-    fn nearest<S: Simd>(simd: S, v: S::F) -> S::F {
-        v.max(simd.splat(-1.0))
+    fn add<S: Simd>(simd: S, x: f32, w: f32, _: S::F, inverse: S::F, sums: &mut [S::F; 2]) {
+        let v = simd.splat(x) * inverse;
+        let q = v
+            .max(simd.splat(-1.0))
             .min(simd.splat(2.0))
-            .round_ties_even()
+            .round_ties_even();
+        sums[0] = sums[0] + simd.splat(w * x) * q;
+        sums[1] = sums[1] + simd.splat(w) * (q * q);
     }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::{Effort, Format, Rows};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
-use crate::search::scale::{Nearest, best_scale};
+use crate::search::scale::{Rounding, best_scale};
 use crate::search::sum_lanes;
 use crate::simd::{Float, Kernel, LANES, Simd, dispatch};
 
@@ -69,7 +69,7 @@ fn best<S: Simd, T: Ternary<BYTES>, const BYTES: usize>(
     let weights = importance.unwrap_or(&ones);
     let from = lower_scale(simd, values, amax);
     let magnitudes = values.map(f32::abs);
-    let (d, _) = best_scale::<S, Digits>(simd, &magnitudes, weights, from, amax)?;
+    let d = best_scale::<S, Digits>(simd, &magnitudes, weights, from, amax)?;
     let bits = f32_to_f16(d);
     let bound = 0.5 * f16_to_f32(bits);
     let digits = values.map(|x| i8::from(x > bound) - i8::from(x < -bound));
@@ -102,10 +102,14 @@ pub(super) fn lower_scale<S: Simd, const N: usize>(simd: S, values: &[f32; N], a
 /// Magnitudes of digits: 0 and 1.
 struct Digits;
 
-impl Nearest for Digits {
+impl Rounding for Digits {
+    const SIGNED: bool = false;
+
     #[inline(always)]
-    fn nearest<S: Simd>(simd: S, v: S::F) -> S::F {
-        simd.splat(1.0)
-            .select(v.gt(simd.splat(0.5)), simd.splat(0.0))
+    fn add<S: Simd>(simd: S, x: f32, w: f32, scale: S::F, _: S::F, sums: &mut [S::F; 2]) {
+        let zero = simd.splat(0.0);
+        let is_one = simd.splat(2.0 * x).gt(scale);
+        sums[0] = sums[0] + simd.splat(w * x).select(is_one, zero);
+        sums[1] = sums[1] + simd.splat(w).select(is_one, zero);
     }
 }
