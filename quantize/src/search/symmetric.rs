@@ -18,21 +18,22 @@ pub(crate) fn signed_extreme<S: Simd, const N: usize>(simd: S, x: &[S::F; N]) ->
     (extreme, magnitude)
 }
 
-/// `Σwxl` and `Σwll` for the levels of one inverse scale.
+/// `Σwxl` and `Σwll` for the levels of one inverse scale; `wx` are the products `w·x`.
 #[inline(always)]
 fn sums<S: Simd, const N: usize>(
     simd: S,
     half: i32,
     x: &[S::F; N],
     w: &[S::F; N],
+    wx: &[S::F; N],
     inverse: S::F,
 ) -> (S::F, S::F) {
     let (lo, hi) = (simd.splat(-half as f32), simd.splat((half - 1) as f32));
     let mut sum_xl = simd.splat(0.0);
     let mut sum_ll = sum_xl;
-    for (&x, &w) in x.iter().zip(w) {
+    for ((&x, &w), &wx) in x.iter().zip(w).zip(wx) {
         let l = (inverse * x).round_ties_even().max(lo).min(hi);
-        sum_xl = sum_xl + w * x * l;
+        sum_xl = sum_xl + wx * l;
         sum_ll = sum_ll + w * l * l;
     }
     (sum_xl, sum_ll)
@@ -48,16 +49,17 @@ pub(crate) fn reference_symmetric<S: Simd, const N: usize>(
     w: &[S::F; N],
     levels: &mut [S::F; N],
 ) -> S::F {
+    let wx = from_fn(|j| w[j] * x[j]);
     let zero = simd.splat(0.0);
     let (extreme, magnitude) = signed_extreme(simd, x);
     let is_zero = magnitude.lt(simd.splat(EPSILON));
     let mut chosen = simd.splat(-half as f32) / extreme;
-    let (sum_xl, sum_ll) = sums(simd, half, x, w, chosen);
+    let (sum_xl, sum_ll) = sums(simd, half, x, w, &wx, chosen);
     let mut scale = (sum_xl / sum_ll).select(!sum_ll.eq(zero), zero);
     let mut best = scale * sum_xl;
     for step in (-9..=9).filter(|&step| step != 0) {
         let inverse = simd.splat(-(half as f32 + 0.1 * step as f32)) / extreme;
-        let (sum_xl, sum_ll) = sums(simd, half, x, w, inverse);
+        let (sum_xl, sum_ll) = sums(simd, half, x, w, &wx, inverse);
         let better = sum_ll.gt(zero) & (sum_xl * sum_xl).gt(best * sum_ll);
         if better.any() {
             scale = (sum_xl / sum_ll).select(better, scale);
@@ -138,6 +140,7 @@ pub(crate) fn real_scale<S: Simd, const N: usize>(
     x: &[S::F; N],
     w: &[S::F; N],
 ) -> S::F {
+    let wx = from_fn(|j| w[j] * x[j]);
     let zero = simd.splat(0.0);
     let (extreme, _) = signed_extreme(simd, x);
     let (mut best, mut chosen) = (zero, zero);
@@ -146,7 +149,7 @@ pub(crate) fn real_scale<S: Simd, const N: usize>(
         let progress = (i % tries) as f32 / (tries - 1) as f32;
         let share = SHARES.start() + (SHARES.end() - SHARES.start()) * progress;
         let inverse = simd.splat(end as f32 * share) / extreme;
-        let (sum_xl, sum_ll) = sums(simd, half, x, w, inverse);
+        let (sum_xl, sum_ll) = sums(simd, half, x, w, &wx, inverse);
         let score = sum_xl * sum_xl / sum_ll;
         let better = score.gt(best);
         best = score.select(better, best);
@@ -165,11 +168,12 @@ pub(crate) fn best_symmetric<S: Simd, const N: usize>(
     w: &[S::F; N],
     levels: &mut [S::F; N],
 ) -> S::F {
+    let wx = from_fn(|j| w[j] * x[j]);
     let mut d = real_scale(simd, half, 24, x, w).round_to_f16();
     let mut least = symmetric_error(simd, half, x, w, d);
     let mut next = d;
     for _ in 0..2 {
-        let (sum_xl, sum_ll) = sums(simd, half, x, w, simd.splat(1.0) / next);
+        let (sum_xl, sum_ll) = sums(simd, half, x, w, &wx, simd.splat(1.0) / next);
         next = (sum_xl / sum_ll).round_to_f16();
         let error = symmetric_error(simd, half, x, w, next);
         let better = error.lt(least);
@@ -198,7 +202,7 @@ impl<F: Float, const N: usize> SuperBlock<'_, F, N> {
     /// the levels plus `half`.
     #[inline(always)]
     pub(crate) fn search<S: Simd<F = F>>(&self, simd: S) -> (f32, F, [F; N]) {
-        let real = real_scale(simd, self.half, 20, self.x, self.w);
+        let real = real_scale(simd, self.half, 16, self.x, self.w);
         let extreme = real.to_array().into_iter().fold(0.0f32, |extreme, scale| {
             if scale.abs() > extreme.abs() {
                 scale
@@ -207,7 +211,7 @@ impl<F: Float, const N: usize> SuperBlock<'_, F, N> {
             }
         });
         let mut best = (f32::INFINITY, 0.0, real);
-        for t in 0..8 {
+        for t in 0..5 {
             let t = 0.5 * t as f32;
             let d = extreme / (t - self.scale_half as f32);
             let d = simd.splat(d).round_to_f16().to_array()[0];
@@ -218,7 +222,7 @@ impl<F: Float, const N: usize> SuperBlock<'_, F, N> {
         }
         for _ in 0..1 {
             let d = self.refit(simd, best.1, best.2);
-            let (error, scales) = self.scales(simd, d, simd.splat(best.1) * best.2, 8);
+            let (error, scales) = self.scales(simd, d, simd.splat(best.1) * best.2, 6);
             if error < best.0 {
                 best = (error, d, scales);
             }
@@ -233,8 +237,9 @@ impl<F: Float, const N: usize> SuperBlock<'_, F, N> {
     /// The least-squares `d` for the levels that `d` and `scales` give.
     #[inline(always)]
     fn refit<S: Simd<F = F>>(&self, simd: S, d: f32, scales: F) -> f32 {
+        let wx = from_fn(|j| self.w[j] * self.x[j]);
         let inverse = simd.splat(1.0) / (simd.splat(d) * scales);
-        let (sum_xl, sum_ll) = sums(simd, self.half, self.x, self.w, inverse);
+        let (sum_xl, sum_ll) = sums(simd, self.half, self.x, self.w, &wx, inverse);
         let sum_xl: f32 = (scales * sum_xl).to_array().into_iter().sum();
         let sum_ll: f32 = (scales * scales * sum_ll).to_array().into_iter().sum();
         simd.splat(sum_xl / sum_ll).round_to_f16().to_array()[0]

@@ -72,7 +72,10 @@ impl<T: Symmetric<BYTES>, const BYTES: usize> Encoder<BYTES> for SymmetricEncode
         let d = extreme(x) / -T::HALF as f32;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
         let top = (2 * T::HALF - 1) as u8;
-        let levels = x.map(|x| ((x * inverse + (T::HALF as f32 + 0.5)) as u8).min(top));
+        let mut levels = [0; N];
+        for (level, x) in levels.iter_mut().zip(x) {
+            *level = ((x * inverse + (T::HALF as f32 + 0.5)) as u8).min(top);
+        }
         T::pack(f32_to_f16(d), &levels)
     }
 
@@ -101,15 +104,35 @@ struct AffineEncoder<T, const BYTES: usize>(PhantomData<T>);
 impl<T: Affine<BYTES>, const BYTES: usize> Encoder<BYTES> for AffineEncoder<T, BYTES> {
     #[inline(always)]
     fn plain(&self, x: &[f32; N]) -> [u8; BYTES] {
-        let mut min = f32::MAX;
-        let mut max = f32::MIN;
-        for &x in x {
-            min = if x < min { x } else { min };
-            max = if x > max { x } else { max };
+        let (mut min, mut max) = ([f32::MAX; 8], [f32::MIN; 8]);
+        for chunk in x.as_chunks::<8>().0 {
+            for i in 0..8 {
+                min[i] = if chunk[i] < min[i] { chunk[i] } else { min[i] };
+                max[i] = if chunk[i] > max[i] { chunk[i] } else { max[i] };
+            }
         }
+        let (min, max) = min
+            .iter()
+            .zip(&max)
+            .fold((f32::MAX, f32::MIN), |(min, max), (a, b)| {
+                (
+                    if *a < min { *a } else { min },
+                    if *b > max { *b } else { max },
+                )
+            });
+        // Among zeros of both signs ggml keeps the first.
+        let zero = || x.iter().copied().find(|&x| x == 0.0);
+        let min = if min == 0.0 {
+            zero().unwrap_or(min)
+        } else {
+            min
+        };
         let d = (max - min) / T::TOP as f32;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        let levels = x.map(|x| (((x - min) * inverse + 0.5) as u8).min(T::TOP as u8));
+        let mut levels = [0; N];
+        for (level, x) in levels.iter_mut().zip(x) {
+            *level = (((x - min) * inverse + 0.5) as u8).min(T::TOP as u8);
+        }
         T::pack(f32_to_f16(d), f32_to_f16(min), &levels)
     }
 
@@ -214,8 +237,18 @@ impl<E: Encoder<BYTES>, const BYTES: usize> Kernel for Weighted<'_, E, BYTES> {
 #[inline(always)]
 fn extreme(x: &[f32; N]) -> f32 {
     let magnitude = largest_magnitude(x);
-    x.iter()
-        .copied()
-        .find(|&x| x != 0.0 && x.abs() == magnitude)
-        .unwrap_or(0.0)
+    let mut first = [N as u32; 8];
+    for (c, chunk) in x.as_chunks::<8>().0.iter().enumerate() {
+        for i in 0..8 {
+            let at = if chunk[i].abs() == magnitude {
+                (8 * c + i) as u32
+            } else {
+                N as u32
+            };
+            first[i] = first[i].min(at);
+        }
+    }
+    let first = first.into_iter().fold(N as u32, u32::min);
+    let extreme = x.get(first as usize).copied().unwrap_or(0.0);
+    if extreme == 0.0 { 0.0 } else { extreme }
 }

@@ -20,14 +20,14 @@ pub(crate) fn pack_fifth_bits(levels: &[u8; 32]) -> u32 {
 
 /// Inverse of [`pack_nibbles`] and [`pack_fifth_bits`].
 #[inline(always)]
-pub(crate) fn unpack_32(nibbles: &[u8; 16], fifth_bits: u32) -> [u8; 32] {
+pub(crate) fn unpack_32(nibbles: &[u8; 16], fifth_bits: u32) -> [i32; 32] {
     let mut levels = [0; 32];
     for j in 0..16 {
-        levels[j] = nibbles[j] & 15;
-        levels[j + 16] = nibbles[j] >> 4;
+        levels[j] = i32::from(nibbles[j] & 15);
+        levels[j + 16] = i32::from(nibbles[j] >> 4);
     }
-    for (e, level) in levels.iter_mut().enumerate() {
-        *level |= ((fifth_bits >> e & 1) as u8) << 4;
+    for e in 0..32 {
+        levels[e] |= ((fifth_bits >> e & 1) << 4) as i32;
     }
     levels
 }
@@ -69,20 +69,6 @@ pub(crate) fn pack_two_bits(levels: &[u8; 256], bytes: &mut [u8; 64]) {
                 | levels[l + 96] << 6;
         }
     }
-}
-
-/// Inverse of [`pack_two_bits`].
-#[inline(always)]
-pub(crate) fn unpack_two_bits(bytes: &[u8; 64]) -> [u8; 256] {
-    let mut levels = [0; 256];
-    for (half, bytes) in bytes.chunks_exact(32).enumerate() {
-        for quarter in 0..4 {
-            for (l, byte) in bytes.iter().enumerate() {
-                levels[128 * half + 32 * quarter + l] = byte >> (2 * quarter) & 3;
-            }
-        }
-    }
-    levels
 }
 
 /// One bit of 256 values in 32 bytes: value `e` is bit `e/32` of byte `e%32`. `bit` gives it from a

@@ -4,7 +4,7 @@ use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
 use super::k_quant::{self, Affine, PlainWeight};
-use super::packing::{pack_two_bits, part, part_mut, unpack_two_bits};
+use super::packing::{pack_two_bits, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::AffineSteps;
 
@@ -19,12 +19,15 @@ impl Format<84, 256> for Q2K {
     #[inline(always)]
     fn decode(block: &[u8; 84], values: &mut [f32; 256]) {
         let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
-        let levels = unpack_two_bits(part::<16, 64, _>(block));
-        for (j, &pair) in part::<0, 16, _>(block).iter().enumerate() {
-            let scale = d * f32::from(pair & 15);
-            let min = dmin * f32::from(pair >> 4);
-            for e in 16 * j..16 * j + 16 {
-                values[e] = scale * f32::from(levels[e]) - min;
+        let pairs = part::<0, 16, _>(block);
+        let bytes = part::<16, 64, _>(block).as_chunks::<16>().0;
+        for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(pairs[j] & 15);
+            let min = dmin * f32::from(pairs[j] >> 4);
+            // Bytes of the half of the block, bits of the quarter of the half.
+            let (bytes, shift) = (&bytes[j / 8 * 2 + j % 2], j % 8 / 2 * 2);
+            for l in 0..16 {
+                values[l] = scale * f32::from(bytes[l] >> shift & 3) - min;
             }
         }
     }

@@ -6,7 +6,7 @@ use gristmill_gguf::TensorType;
 
 use super::format::{f16_at, f16_fault};
 use super::k_quant::{self, Symmetric};
-use super::packing::{pack_high_bits, pack_two_bits, part, part_mut, unpack_two_bits};
+use super::packing::{pack_high_bits, pack_two_bits, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
 use crate::simd::{Float, Simd};
@@ -22,14 +22,18 @@ impl Format<110, 256> for Q3K {
     #[inline(always)]
     fn decode(block: &[u8; 110], values: &mut [f32; 256]) {
         let d = f16_at(block, 108);
-        let high = part::<0, 32, _>(block);
-        let levels = unpack_two_bits(part::<32, 64, _>(block));
+        let high = part::<0, 32, _>(block).as_chunks::<16>().0;
+        let low = part::<32, 64, _>(block).as_chunks::<16>().0;
         let scales = unpack_scales(part::<96, 12, _>(block));
-        for (j, scale) in scales.into_iter().enumerate() {
-            let scale = d * f32::from(scale as i8 - 32);
-            for e in 16 * j..16 * j + 16 {
-                let level = levels[e] | (high[e % 32] >> (j / 2) & 1) << 2;
-                values[e] = scale * f32::from(level as i8 - 4);
+        for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(scales[j] as i8 - 32);
+            // Bytes of the half of the block, bits of the quarter of the half; then one bit for
+            // each eighth of the block.
+            let (low, shift) = (&low[j / 8 * 2 + j % 2], j % 8 / 2 * 2);
+            let (high, bit) = (&high[j % 2], j / 2);
+            for l in 0..16 {
+                let level = low[l] >> shift & 3 | (high[l] >> bit & 1) << 2;
+                values[l] = scale * f32::from(level as i8 - 4);
             }
         }
     }

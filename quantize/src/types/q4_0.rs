@@ -22,8 +22,8 @@ impl Format<18, 32> for Q4_0 {
     fn decode(block: &[u8; 18], values: &mut [f32; 32]) {
         let d = f16_at(block, 0);
         let levels = unpack_32(part::<2, 16, _>(block), 0);
-        for (value, level) in values.iter_mut().zip(levels) {
-            *value = f32::from(level as i8 - 8) * d;
+        for e in 0..32 {
+            values[e] = (levels[e] - 8) as f32 * d;
         }
     }
 

@@ -23,8 +23,8 @@ impl Format<20, 32> for Q4_1 {
         let d = f16_at(block, 0);
         let m = f16_at(block, 2);
         let levels = unpack_32(part::<4, 16, _>(block), 0);
-        for (value, level) in values.iter_mut().zip(levels) {
-            *value = f32::from(level) * d + m;
+        for e in 0..32 {
+            values[e] = levels[e] as f32 * d + m;
         }
     }
 

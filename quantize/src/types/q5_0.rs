@@ -25,8 +25,8 @@ impl Format<22, 32> for Q5_0 {
             part::<6, 16, _>(block),
             u32::from_le_bytes(*part::<2, 4, _>(block)),
         );
-        for (value, level) in values.iter_mut().zip(levels) {
-            *value = f32::from(level as i8 - 16) * d;
+        for e in 0..32 {
+            values[e] = (levels[e] - 16) as f32 * d;
         }
     }
 

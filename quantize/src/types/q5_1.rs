@@ -26,8 +26,8 @@ impl Format<24, 32> for Q5_1 {
             part::<8, 16, _>(block),
             u32::from_le_bytes(*part::<4, 4, _>(block)),
         );
-        for (value, level) in values.iter_mut().zip(levels) {
-            *value = f32::from(level) * d + m;
+        for e in 0..32 {
+            values[e] = levels[e] as f32 * d + m;
         }
     }
 

@@ -76,7 +76,7 @@ impl Improve<34, 32> for Q8_0 {
         let base = magnitude * simd.splat(1.0 / 127.0);
         let highest = simd.splat(F16_MAX);
         let (mut best, mut chosen) = (simd.splat(f32::INFINITY), zero);
-        for step in -10..=60 {
+        for step in -5..=38 {
             let d = base * simd.splat(1.0 + 0.002 * step as f32);
             let d = d.min(highest).round_to_f16();
             let error = error(simd, x, w, d);
