@@ -12,6 +12,8 @@ use super::activations::Activations;
 use super::codes::CodeRow;
 use super::float::Stored;
 use super::matrix::Matrix;
+use super::panels::{Plan, multiply_panels, pack_panels};
+use super::product::{Product, Tokens};
 use super::{BLOCK, PANEL_ROWS, RowSums, float, integer};
 use crate::pool::Pool;
 
@@ -30,68 +32,6 @@ pub struct Compute {
     isa: Isa,
     exact: bool,
     pool: Arc<Pool>,
-}
-
-/// Which tokens of the activations a product is for.
-#[derive(Clone, Copy)]
-enum Tokens<'a> {
-    All(usize),
-    Some(&'a [u32]),
-}
-
-impl Tokens<'_> {
-    fn len(self) -> usize {
-        match self {
-            Tokens::All(n) => n,
-            Tokens::Some(list) => list.len(),
-        }
-    }
-
-    fn get(self, i: usize) -> usize {
-        match self {
-            Tokens::All(_) => i,
-            Tokens::Some(list) => list[i] as usize,
-        }
-    }
-}
-
-/// Some rows of a matrix times some tokens. `out` is token-major: tokens x rows.
-struct Product<'a> {
-    matrix: &'a Matrix,
-    rows: Range<usize>,
-    tokens: Tokens<'a>,
-    out: Out<'a>,
-}
-
-/// Output that several threads write, each its own elements.
-struct Out<'a> {
-    values: *mut f32,
-    len: usize,
-    owner: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: it is an exclusive slice of floats; writing through a shared reference is `unsafe`, and
-// its callers keep to their own elements.
-unsafe impl Sync for Out<'_> {}
-
-impl<'a> Out<'a> {
-    fn new(values: &'a mut [f32]) -> Self {
-        Self {
-            values: values.as_mut_ptr(),
-            len: values.len(),
-            owner: std::marker::PhantomData,
-        }
-    }
-
-    /// # Safety
-    /// No other thread may write these elements during the lifetime of `self`.
-    unsafe fn write(&self, start: usize, values: &[f32]) {
-        assert!(start <= self.len && values.len() <= self.len - start);
-        // SAFETY: in bounds by the line above; exclusive by the caller's promise.
-        unsafe {
-            std::ptr::copy_nonoverlapping(values.as_ptr(), self.values.add(start), values.len());
-        }
-    }
 }
 
 /// Buffers of one thread.
@@ -145,10 +85,6 @@ const SMALL: usize = 1 << 18;
 /// From this number of tokens on, interleaving rows pays.
 const BLOCKED_TOKENS: usize = 4;
 
-/// Bytes of a panel that are multiplied with all tiles before the next ones, so that they stay in a
-/// near cache where rows are long.
-const SLICE_BYTES: usize = 64 << 10;
-
 /// Panels that are multiplied with a tile while it is in the cache: more than one pays where all
 /// tiles together no longer fit the second-level cache.
 fn panel_group(cols: usize) -> usize {
@@ -200,7 +136,9 @@ impl Compute {
     ) {
         let products: Vec<_> = products
             .into_iter()
-            .map(|(matrix, out)| product(matrix, 0..matrix.rows(), Tokens::All(x.tokens()), out))
+            .map(|(matrix, out)| {
+                Product::new(matrix, 0..matrix.rows(), Tokens::All(x.tokens()), out)
+            })
             .collect();
         self.run(&products, x);
     }
@@ -210,7 +148,10 @@ impl Compute {
     /// # Panics
     /// If the sizes do not agree.
     pub fn mul_rows(&self, matrix: &Matrix, rows: Range<usize>, x: &Activations, out: &mut [f32]) {
-        self.run(&[product(matrix, rows, Tokens::All(x.tokens()), out)], x);
+        self.run(
+            &[Product::new(matrix, rows, Tokens::All(x.tokens()), out)],
+            x,
+        );
     }
 
     /// Products of stacked experts, `rows` rows each, with the tokens routed to them. `out` holds
@@ -232,7 +173,7 @@ impl Compute {
                 let first = group.expert * rows;
                 let own;
                 (own, out) = out.split_at_mut(group.tokens.len() * rows);
-                all.push(product(
+                all.push(Product::new(
                     matrix,
                     first..first + rows,
                     Tokens::Some(group.tokens),
@@ -426,10 +367,9 @@ impl Compute {
                 }
             }
         }
-        let first = rows.start - product.rows.start;
         for (t, values) in scratch.out.chunks_exact(n).enumerate() {
             // SAFETY: units of a product have disjoint rows.
-            unsafe { out.write(t * product.rows.len() + first, values) };
+            unsafe { product.write(t, rows.start, values) };
         }
     }
 }
@@ -461,88 +401,6 @@ fn integer_panels(
             (kernels.tile)(panel, tiles, tile, strands, sums);
         },
     );
-}
-
-/// Packs rows to panels of 32.
-fn pack_panels<P: Default>(
-    panels: &mut Vec<P>,
-    rows: Range<usize>,
-    mut pack: impl FnMut(&mut P, Range<usize>),
-) -> &[P] {
-    let n = rows.len().div_ceil(PANEL_ROWS);
-    if panels.len() < n {
-        panels.resize_with(n, P::default);
-    }
-    for (panel, start) in panels.iter_mut().zip(rows.clone().step_by(PANEL_ROWS)) {
-        pack(panel, start..(start + PANEL_ROWS).min(rows.end));
-    }
-    &panels[..n]
-}
-
-/// Sizes that [`multiply_panels`] goes by.
-struct Plan {
-    /// Strands of a sum.
-    strands: usize,
-    /// Bytes of a panel that belong to one strand.
-    strand_bytes: usize,
-    /// Tokens of each tile.
-    tiles: Vec<usize>,
-}
-
-/// Multiplies panels, which hold `rows`, with all tiles of tokens. `tile` adds some strands of the
-/// products of a panel and a tile to the sums of its tokens.
-fn multiply_panels<P>(
-    product: &Product<'_>,
-    rows: Range<usize>,
-    plan: &Plan,
-    panels: &[P],
-    sums: &mut Vec<RowSums>,
-    tile: impl Fn(&P, usize, Range<usize>, &mut [RowSums]),
-) {
-    sums.clear();
-    sums.resize(panels.len() * product.tokens.len(), [0.0; PANEL_ROWS]);
-    let slice = (SLICE_BYTES / plan.strand_bytes.max(1)).clamp(1, plan.strands);
-    for strand in (0..plan.strands).step_by(slice) {
-        let strands = strand..(strand + slice).min(plan.strands);
-        let mut sums = sums.as_mut_slice();
-        for (i, &tokens) in plan.tiles.iter().enumerate() {
-            for panel in panels {
-                let own;
-                (own, sums) = sums.split_at_mut(tokens);
-                tile(panel, i, strands.clone(), own);
-            }
-        }
-    }
-    let first = rows.start - product.rows.start;
-    let mut sums = sums.iter();
-    let mut token = 0;
-    for &tokens in &plan.tiles {
-        for start in (0..rows.len()).step_by(PANEL_ROWS) {
-            let n = PANEL_ROWS.min(rows.len() - start);
-            for (t, sums) in sums.by_ref().take(tokens).enumerate() {
-                let at = (token + t) * product.rows.len() + first + start;
-                // SAFETY: units of a product have disjoint rows.
-                unsafe { product.out.write(at, &sums[..n]) };
-            }
-        }
-        token += tokens;
-    }
-}
-
-fn product<'a>(
-    matrix: &'a Matrix,
-    rows: Range<usize>,
-    tokens: Tokens<'a>,
-    out: &'a mut [f32],
-) -> Product<'a> {
-    assert!(rows.end <= matrix.rows(), "{matrix:?} has no rows {rows:?}");
-    assert_eq!(out.len(), rows.len() * tokens.len(), "output of {matrix:?}");
-    Product {
-        matrix,
-        rows,
-        tokens,
-        out: Out::new(out),
-    }
 }
 
 impl std::fmt::Debug for Compute {

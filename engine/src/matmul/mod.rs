@@ -24,6 +24,8 @@ mod integer;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod matrix;
+mod panels;
+mod product;
 
 #[cfg(test)]
 mod tests;

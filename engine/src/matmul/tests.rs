@@ -7,7 +7,7 @@ use gristmill_gguf::file::TensorData;
 use gristmill_quantize::Isa;
 use gristmill_quantize::types::decode_on;
 
-use super::{Activations, Compute, Matrix, is_supported};
+use super::{Activations, Compute, ExpertTokens, Matrix, MatrixError, is_supported};
 use crate::pool::Pool;
 
 /// A small generator, so that cases depend on nothing but their seed.
@@ -207,6 +207,92 @@ fn results_do_not_depend_on_the_number_of_tokens() {
             });
         }
     }
+}
+
+#[test]
+fn experts_rows_and_decoding_agree_with_whole_products() {
+    for ty in [TensorType::Q4_K, TensorType::F16] {
+        let (experts, rows, cols, tokens) = (3, 40, 512, 9);
+        let stack = random_matrix(ty, experts * rows, cols, 23);
+        let mut random = Random(29);
+        let x: Vec<f32> = (0..tokens * cols).map(|_| random.value()).collect();
+        // Few tokens, many, none; a token may go to several experts.
+        let lists: [&[u32]; 3] = [&[7, 2], &[0, 1, 2, 3, 4, 5, 6, 8], &[]];
+        let groups: Vec<_> = lists
+            .iter()
+            .enumerate()
+            .map(|(expert, tokens)| ExpertTokens { expert, tokens })
+            .collect();
+        for isa in Isa::available() {
+            let compute = compute(isa, false);
+            let input = Activations::new(tokens, cols, x.clone());
+            let mut whole = vec![0.0; tokens * experts * rows];
+            compute.mul(&stack, &input, &mut whole);
+            let of = |token: u32, expert: usize| {
+                &whole[token as usize * experts * rows + expert * rows..][..rows]
+            };
+            let mut out = vec![f32::NAN; 10 * rows];
+            compute.mul_experts([(&stack, out.as_mut_slice())], rows, &groups, &input);
+            let mut out = out.chunks(rows);
+            for (expert, list) in lists.iter().enumerate() {
+                for &token in *list {
+                    assert_eq!(out.next(), Some(of(token, expert)), "{ty} {isa}");
+                }
+            }
+            let mut part = vec![f32::NAN; tokens * rows];
+            compute.mul_rows(&stack, rows..2 * rows, &input, &mut part);
+            for (token, part) in part.chunks(rows).enumerate() {
+                assert_eq!(part, of(token as u32, 1), "{ty} {isa}");
+            }
+            let mut values = vec![f32::NAN; 2 * cols];
+            compute.decode(&stack, &[5, 100], &mut values);
+            let right = decoded(&stack);
+            assert_eq!(values[..cols], right[5 * cols..][..cols]);
+            assert_eq!(values[cols..], right[100 * cols..][..cols]);
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_show() {
+    let matrix = random_matrix(TensorType::Q8_0, 40, 64, 31);
+    for bad in [f32::NAN, f32::INFINITY] {
+        for tokens in [1, 7] {
+            let mut x = vec![1.0; tokens * 64];
+            x[33] = bad;
+            multiply(&matrix, &x, |isa, exact, out| {
+                assert!(out[..40].iter().all(|v| !v.is_finite()), "{isa} {exact}");
+                assert!(out[40..].iter().all(|v| v.is_finite()), "{isa} {exact}");
+            });
+        }
+    }
+}
+
+#[test]
+fn matrices_that_do_not_fit_are_refused() {
+    let data = |n: usize| TensorData::from(vec![0; n]);
+    let new = |ty, rows, cols, n| Matrix::new(ty, rows, cols, data(n)).map(|_| ());
+    assert_eq!(new(TensorType::Q4_K, 2, 256, 288), Ok(()));
+    assert!(matches!(
+        new(TensorType::Q4_K, 2, 255, 288),
+        Err(MatrixError::RowLength { .. })
+    ));
+    assert!(matches!(
+        new(TensorType::Q4_K, 3, 256, 288),
+        Err(MatrixError::Size { .. })
+    ));
+    assert!(matches!(
+        new(TensorType::Q4_K, usize::MAX, 256, 288),
+        Err(MatrixError::Size { .. })
+    ));
+    assert!(matches!(
+        new(TensorType::F32, 1, 0, 0),
+        Err(MatrixError::RowLength { .. })
+    ));
+    assert!(matches!(
+        new(TensorType::I32, 1, 4, 16),
+        Err(MatrixError::Type(TensorType::I32))
+    ));
 }
 
 /// A file of golden blocks.
