@@ -332,12 +332,7 @@ impl Compute {
         x: &Activations,
         scratch: &mut Scratch,
     ) {
-        let Product {
-            matrix,
-            tokens,
-            out,
-            ..
-        } = product;
+        let Product { matrix, tokens, .. } = product;
         let n = rows.len();
         scratch.out.resize(n * tokens.len(), 0.0);
         if let Some(kernels) = self.integer(matrix) {

@@ -2,7 +2,7 @@
 
 use std::array::from_fn;
 
-use crate::simd::{Float, LANES, Simd};
+use crate::simd::{Float, LANES, Simd, vectors};
 
 /// Values with their weights, a group a lane, and the highest level.
 #[derive(Clone, Copy)]
@@ -61,7 +61,7 @@ impl<F: Float, const N: usize> AffineGroup<'_, F, N> {
     #[inline(always)]
     pub(crate) fn levels<S: Simd<F = F>>(&self, simd: S, scale: F, min: F) -> [F; N] {
         let inverse = simd.splat(1.0) / scale;
-        from_fn(|j| ((self.x[j] - min) * inverse).nearest(0, self.top))
+        vectors(simd, |j| ((self.x[j] - min) * inverse).nearest(0, self.top))
     }
 
     /// A scale and a minimum of little error: least-squares fits to the levels that shares of the

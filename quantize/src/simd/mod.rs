@@ -93,14 +93,34 @@ pub(crate) trait Mask:
     fn bits(self) -> u16;
 }
 
+/// `N` vectors made one by one. Use this in place of `array::from_fn` and `array::map`: those hand
+/// arrays of vectors on by value, which costs copies, and rustc 1.95 has been seen to store such
+/// copies with instructions for aligned memory where it is not aligned.
+#[inline(always)]
+pub(crate) fn vectors<S: Simd, const N: usize>(
+    simd: S,
+    mut make: impl FnMut(usize) -> S::F,
+) -> [S::F; N] {
+    let mut all = [simd.splat(0.0); N];
+    for (j, vector) in all.iter_mut().enumerate() {
+        *vector = make(j);
+    }
+    all
+}
+
 /// Sixteen blocks of `N` values side by side: lane `i` of vector `j` is value `j` of block `i`.
 #[inline(always)]
 pub(crate) fn gather<'a, S: Simd, const N: usize>(
     simd: S,
     block: impl Fn(usize) -> &'a [f32; N],
 ) -> [S::F; N] {
-    let blocks: [&[f32; N]; LANES] = std::array::from_fn(block);
-    std::array::from_fn(|j| simd.load(&blocks.map(|block| block[j])))
+    let mut lanes = [[0.0; LANES]; N];
+    for lane in 0..LANES {
+        for (lanes, &value) in lanes.iter_mut().zip(block(lane)) {
+            lanes[lane] = value;
+        }
+    }
+    vectors(simd, |j| simd.load(&lanes[j]))
 }
 
 /// Inverse of [`gather`] for levels, which are small integers.

@@ -31,7 +31,7 @@ pub(crate) fn improve<T, const BYTES: usize, const N: usize>(
     T: Improve<BYTES, N>,
 {
     let ty = PhantomData::<T>;
-    dispatch(without_avx512(rows.isa), Pass { rows, blocks, ty });
+    dispatch(rows.isa, Pass { rows, blocks, ty });
 }
 
 struct Pass<'a, T, const BYTES: usize, const N: usize> {
@@ -52,8 +52,10 @@ impl<T: Improve<BYTES, N>, const BYTES: usize, const N: usize> Kernel for Pass<'
             let last = blocks.len() - 1;
             let index: [usize; LANES] = from_fn(|lane| group * LANES + lane.min(last));
             let x = gather(simd, |lane| &values[index[lane]]);
-            let weights: [[f32; N]; LANES] =
-                index.map(|index| relative_weights(importance.map(|all| &all[index % all.len()])));
+            let mut weights = [[0.0; N]; LANES];
+            for (weights, index) in weights.iter_mut().zip(index) {
+                *weights = relative_weights(importance.map(|all| &all[index % all.len()]));
+            }
             let w = gather(simd, |lane| &weights[lane]);
             let (d, m) = T::improve(simd, &x, &w, &mut levels);
             let (d, m) = (d.to_array(), m.to_array());
@@ -65,13 +67,5 @@ impl<T: Improve<BYTES, N>, const BYTES: usize, const N: usize> Kernel for Pass<'
                 keep_better::<T, BYTES, N>(block, &candidate, &values[index], importance);
             }
         }
-    }
-}
-
-/// With AVX-512 and full optimisation this search crashes; the results are the same on every set.
-fn without_avx512(isa: crate::isa::Isa) -> crate::isa::Isa {
-    match isa {
-        crate::isa::Isa::Avx512 => crate::isa::Isa::Avx2,
-        isa => isa,
     }
 }

@@ -9,7 +9,7 @@ use super::k_quant::{self, Symmetric};
 use super::packing::{pack_high_bits, pack_two_bits, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
-use crate::simd::{Float, Simd};
+use crate::simd::{Float, Simd, vectors};
 
 /// 32 bytes of high bits, 64 bytes of low two bits, twelve bytes of scales, `d` (f16).
 /// A value is `d·(scale - 32)·(q - 4)`.
@@ -66,7 +66,7 @@ impl Symmetric<110> for Q3K {
                 zero,
             );
         };
-        let w = from_fn(|j| v[j] * (mean_square + x[j] * x[j]).sqrt());
+        let w = vectors(simd, |j| v[j] * (mean_square + x[j] * x[j]).sqrt());
         let sum = w.iter().fold(zero, |sum, &w| sum + w);
         (reference_symmetric(simd, Self::HALF, x, &w, levels), sum)
     }
@@ -82,7 +82,9 @@ impl Symmetric<110> for Q3K {
         let half = simd.splat(Self::SCALE_HALF as f32);
         if let Some(sums) = sums {
             let d = reference_symmetric(simd, Self::SCALE_HALF, scales, sums, levels);
-            *levels = levels.map(|level| level - half);
+            for level in levels.iter_mut() {
+                *level = *level - half;
+            }
             return d;
         }
         let (extreme, _) = signed_extreme(simd, scales);

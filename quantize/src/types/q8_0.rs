@@ -8,8 +8,7 @@ use super::packing::{part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::{F16_MAX, f32_to_f16};
 use crate::search::largest_magnitude;
-use crate::simd::{Float, Kernel, Simd, dispatch};
-use std::array::from_fn;
+use crate::simd::{Float, Kernel, Simd, dispatch, vectors};
 
 /// `d` (f16), then 32 signed bytes. A value is `q·d`.
 pub(crate) struct Q8_0;
@@ -85,7 +84,7 @@ impl Improve<34, 32> for Q8_0 {
             chosen = d.select(better, chosen);
         }
         let inverse = simd.splat(1.0) / chosen;
-        *levels = from_fn(|j| (x[j] * inverse).nearest(-128, 127));
+        *levels = vectors(simd, |j| (x[j] * inverse).nearest(-128, 127));
         (chosen, zero)
     }
 
