@@ -218,7 +218,7 @@ fn an_interrupted_job_goes_on() {
     run(
         &model,
         outputs(folder.path(), &[Preset::Q4_K_M]),
-        model.bytes() / 2,
+        model.bytes() / 16,
     )
     .unwrap_err();
     let mut other = outputs(folder.path(), &[Preset::Q4_K_M]);
