@@ -197,6 +197,13 @@ fn an_interrupted_job_goes_on() {
     assert!(report.decoded_values < model.bytes() / 4 / 2, "{report:?}");
     assert!(files(folder.path()) == expected);
 
+    // The same source has the same digest, whoever opened it.
+    assert_eq!(
+        report.source_digest,
+        digest_source(&Model::new()).ok(),
+        "{report:?}"
+    );
+
     // A source that has changed meanwhile is noticed, tensor by tensor.
     let folder = tempfile::tempdir().unwrap();
     run(

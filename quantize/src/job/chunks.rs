@@ -81,7 +81,9 @@ pub(super) fn source_digest<'a>(
         }
     }
     let mut hash = Hashed(Xxh3::new());
-    write!(hash, "{metadata:?}").ok()?;
+    for (key, value) in metadata.iter() {
+        write!(hash, "{key:?}{value:?}").ok()?;
+    }
     for (info, digest) in tensors {
         write!(hash, "{info:?}{:x}", digest?).ok()?;
     }
