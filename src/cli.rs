@@ -56,6 +56,8 @@ pub enum Command {
     Tokenize(commands::tokenize::Arguments),
     /// Hold variants against their base: the table
     Compare(commands::compare::Arguments),
+    /// Write the model card of a report
+    Card(commands::card::Arguments),
     /// Quantize a model to any number of variants in one pass
     Quantize(commands::quantize::Arguments),
     /// Look into a GGUF file: metadata, tensors, sizes
@@ -94,6 +96,7 @@ impl Command {
             Self::Imatrix(arguments) => commands::imatrix::run(&arguments, context),
             Self::Perplexity(arguments) => commands::perplexity::run(&arguments, context),
             Self::Compare(arguments) => commands::compare::run(&arguments, context),
+            Self::Card(arguments) => commands::card::run(&arguments, context),
             Self::Quantize(arguments) => commands::quantize::run(&arguments, context),
             Self::Inspect(arguments) => commands::inspect::run(&arguments, context),
             Self::Check(arguments) => commands::check::run(&arguments, context),

@@ -26,9 +26,9 @@ pub struct Arithmetic {
     /// Keep activations in f32 on decoded weights: the damage of the weights alone
     #[arg(long)]
     pub exact: bool,
-    /// Type of the KV cache
-    #[arg(long, value_enum, default_value = "f16")]
-    pub kv_type: KvChoice,
+    /// Type of the KV cache [default: f16, but f32 with --exact and for logits]
+    #[arg(long, value_enum)]
+    pub kv_type: Option<KvChoice>,
 }
 
 /// Types a KV cache can have.
@@ -41,9 +41,24 @@ pub enum KvChoice {
 }
 
 impl Arithmetic {
+    /// The same, with this KV cache where the user named none.
+    pub fn or_kv(self, default: KvChoice) -> Self {
+        Self {
+            kv_type: self.kv_type.or(Some(default)),
+            ..self
+        }
+    }
+
+    fn kv(self) -> KvChoice {
+        self.kv_type.unwrap_or(match self.exact {
+            true => KvChoice::F32,
+            false => KvChoice::F16,
+        })
+    }
+
     /// The KV cache's type by name.
     pub fn kv_name(self) -> String {
-        self.kv_type
+        self.kv()
             .to_possible_value()
             .map(|value| value.get_name().to_owned())
             .unwrap_or_default()
@@ -53,7 +68,7 @@ impl Arithmetic {
     pub fn session(self) -> SessionOptions {
         SessionOptions {
             exact: self.exact,
-            kv_type: match self.kv_type {
+            kv_type: match self.kv() {
                 KvChoice::F32 => KvType::F32,
                 KvChoice::F16 => KvType::F16,
                 KvChoice::Q8_0 => KvType::Q8_0,

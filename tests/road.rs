@@ -1,31 +1,12 @@
 //! The main road as a user walks it: the built command on the fixture model.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 
-use assert_cmd::Command;
+use common::{fixture, grist, json, stderr};
 use serde_json::Value;
-
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/novelist-6m")
-}
-
-fn grist(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_grist"))
-        .args(arguments)
-        .output()
-        .expect("the command runs")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", stderr(output));
-    serde_json::from_slice(&output.stdout).expect("one JSON document on stdout")
-}
 
 /// The first so many bytes of a fixture text, in a file of its own.
 fn head_of(text: &str, bytes: usize, folder: &Path) -> String {
@@ -114,6 +95,9 @@ fn a_release_makes_checks_and_measures() {
         serde_json::from_slice(&fs::read(out.join("report.json")).expect("the report"))
             .expect("JSON");
     assert_eq!(stored, report);
+    let card = grist(["card", out.to_str().expect("a plain path")]);
+    assert!(card.status.success(), "{}", stderr(&card));
+    assert!(card.stdout == fs::read(out.join("README.md")).expect("the card"));
 
     // A rerun finds everything done; a file with other bytes under the same name is made again.
     let again = grist(&arguments);

@@ -7,7 +7,7 @@ use gristmill_engine::{Model, Pooling, SessionOptions};
 
 use crate::context::Context;
 use crate::files::Replacement;
-use crate::measure::{self, Arithmetic};
+use crate::measure::{self, Arithmetic, KvChoice};
 use crate::report::{Exit, Outcome, Report};
 
 /// Arguments of `grist logits`.
@@ -82,7 +82,7 @@ fn evaluate(
     }
     let options = SessionOptions {
         context: arguments.tokens.len().max(decoder.len()),
-        ..arguments.arithmetic.session()
+        ..arguments.arithmetic.or_kv(KvChoice::F32).session()
     };
     let failed = |error| Report::from_engine(&arguments.model, error);
     let mut session = model.session(&options).map_err(failed)?;
