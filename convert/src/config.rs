@@ -1,5 +1,8 @@
 //! Hyper-parameters: config.json with its many spellings.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::Error;
@@ -23,6 +26,8 @@ pub(crate) const MISTRAL_FORMAT: &str = "MistralForCausalLM (params.json)";
 pub struct Config {
     fields: Json,
     class: Option<String>,
+    /// Names of the fields that were asked for.
+    heeded: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Config {
@@ -58,7 +63,18 @@ impl Config {
         Self {
             fields: Json::Object(fields),
             class: named,
+            heeded: Arc::default(),
         }
+    }
+
+    /// Whether anybody asked for a field: what is never asked for has no effect.
+    pub(crate) fn is_heeded(&self, field: &str) -> bool {
+        self.heeded().contains(field)
+    }
+
+    fn heeded(&self) -> MutexGuard<'_, HashSet<String>> {
+        // A set of names is whole at any time.
+        self.heeded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The model class, if the configuration names one.
@@ -73,6 +89,15 @@ impl Config {
 
     /// A field that is present and not `null`.
     pub fn get(&self, field: &str) -> Option<&Json> {
+        let value = self.stated(field)?;
+        if !self.is_heeded(field) {
+            self.heeded().insert(field.to_owned());
+        }
+        Some(value)
+    }
+
+    /// As [`Config::get`], for those who only look whether somebody else heeds the field.
+    pub(crate) fn stated(&self, field: &str) -> Option<&Json> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
@@ -85,7 +110,7 @@ impl Config {
 
     /// Sets a field that is absent or `null`: the default of the model's class.
     pub(crate) fn set_default(&mut self, field: &str, value: impl Into<Json>) {
-        if self.get(field).is_none()
+        if self.stated(field).is_none()
             && let Json::Object(fields) = &mut self.fields
         {
             fields.insert(field.to_owned(), value.into());

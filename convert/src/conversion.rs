@@ -11,7 +11,8 @@ use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::{self, Config};
 use crate::expr::Expr;
 use crate::output::{self, Output};
-use crate::{Error, general, storage, vocab};
+use crate::preflight::{self, Tied};
+use crate::{Error, audit, general, storage, vocab};
 
 /// Version of the block layouts, `general.quantization_version`.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -86,7 +87,12 @@ impl Conversion {
         for adapter in adapters {
             Adapter::new(adapter)?.merge(&mut inputs)?;
         }
+        let tied = Tied::find(&inputs, &model.config);
         let Mapping { tensors, dropped } = model.map(inputs)?;
+        preflight::check_types(&tensors)?;
+        if let Some(tied) = tied {
+            tied.check(&tensors)?;
+        }
         let blocks = tensors.iter().map(|tensor| tensor.expr.ty());
         let blocks = blocks.into_iter().find(|ty| ty.is_quantized());
         let file_type = output::file_type(wanted, blocks);
@@ -102,7 +108,7 @@ impl Conversion {
         general::write(
             checkpoint.files(),
             &model.config,
-            size,
+            &size,
             &mut metadata,
             &mut warnings,
         )?;
@@ -122,8 +128,11 @@ impl Conversion {
             metadata.set(key, value);
         }
         warnings.extend(vocab.warnings);
+        warnings.extend(audit::unheeded(&model.config, architecture.name));
 
-        Ok(Self::assemble(metadata, tensors, wanted, dropped, warnings))
+        let conversion = Self::assemble(metadata, tensors, wanted, dropped, warnings);
+        preflight::check(&conversion)?;
+        Ok(conversion)
     }
 
     /// Plans the conversion of a LoRA adapter to a GGUF adapter of the model it was trained on.
@@ -168,7 +177,7 @@ impl Conversion {
         general::write(
             adapter.files(),
             &Config::new(adapter.config()),
-            size,
+            &size,
             &mut metadata,
             &mut warnings,
         )?;
@@ -235,6 +244,18 @@ impl Conversion {
     /// The type that each tensor is to be written in, in the order of [`Source::tensors`].
     pub fn types(&self) -> &[TensorType] {
         &self.types
+    }
+
+    /// Tensors of which values become infinite in F16, with the number of such values. All weights
+    /// that are to be narrowed are read for it.
+    pub fn overflows(&self) -> Vec<(String, u64)> {
+        let tensors = self.infos.iter().zip(&self.exprs).zip(&self.types);
+        tensors
+            .filter_map(|((info, expr), ty)| {
+                let count = preflight::overflows(expr, *ty);
+                (count > 0).then(|| (info.name.to_string(), count))
+            })
+            .collect()
     }
 
     /// Stored tensors that the file does not need.

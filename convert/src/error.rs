@@ -53,6 +53,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// What the configuration says and what is stored exclude each other.
+    #[error("config.json contradicts the weights: {first}{}", and_more(*further))]
+    Contradiction {
+        /// The first contradiction.
+        first: String,
+        /// How many more there are.
+        further: usize,
+    },
+    /// The output shares the embedding's weights, and both are stored and differ.
+    #[error(
+        "`{head}` and `{embedding}` differ (first in row {row}), though config.json ties them (`tie_word_embeddings`)"
+    )]
+    UntiedHead {
+        /// The output's name in the checkpoint.
+        head: String,
+        /// The embedding's.
+        embedding: String,
+        /// The first row that differs.
+        row: u64,
+    },
     /// No architecture is registered for the model's class.
     #[error("the model class `{class}` is not supported")]
     UnknownArchitecture {
@@ -87,18 +107,36 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the user can do, where there is something.
+    /// What the user can do.
     pub fn help(&self) -> Option<String> {
-        match self {
+        let own = match self {
             Self::File { help, .. }
             | Self::UnknownTensors { help, .. }
             | Self::Hub { help, .. } => help.clone(),
             Self::UnknownArchitecture { help, .. } | Self::NotACheckpoint { help, .. } => {
-                Some(help.clone())
+                return Some(help.clone());
             }
-            Self::Vocab(error) => error.help(),
-            Self::Io { .. } | Self::Tensor { .. } | Self::Config { .. } => None,
-        }
+            Self::Vocab(error) => return error.help(),
+            Self::Io { .. } => return None,
+            Self::Tensor { .. }
+            | Self::Config { .. }
+            | Self::Contradiction { .. }
+            | Self::UntiedHead { .. } => None,
+        };
+        let general = match self {
+            Self::UnknownTensors { .. } => {
+                "the class in config.json (`architectures`) may be another than that of the weights"
+            }
+            Self::File { .. } | Self::Tensor { .. } => {
+                "download the file again, or take the one that is published with the other files"
+            }
+            Self::UntiedHead { .. } => {
+                "set `tie_word_embeddings` to false in config.json if the stored output is right, \
+                 else remove it from the weights"
+            }
+            _ => "take config.json and weights that were published together",
+        };
+        own.or_else(|| Some(general.to_owned()))
     }
 
     /// Whether the environment failed (disk, permission, network) rather than the input.
@@ -135,6 +173,14 @@ impl Error {
             name: name.into(),
             reason: reason.into(),
         }
+    }
+}
+
+/// How a list of which one is shown goes on.
+fn and_more(further: usize) -> String {
+    match further {
+        0 => String::new(),
+        further => format!("; and {further} more"),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod adapter;
 pub mod architectures;
+mod audit;
 pub mod checkpoint;
 mod config;
 mod conversion;
@@ -14,6 +15,7 @@ mod error;
 pub mod expr;
 mod general;
 mod output;
+mod preflight;
 mod storage;
 pub mod vocab;
 

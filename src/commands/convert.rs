@@ -123,6 +123,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         }],
     };
     let job = job.plan()?;
+    if matches!(wanted, Wanted::Converted(_)) {
+        warn_of_overflow(&conversion, context);
+    }
     if arguments.how.dry_run {
         return print_plan(&job, &conversion, arguments.how.json, context);
     }
@@ -172,6 +175,29 @@ impl Arguments {
         let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
         Ok(Conversion::merged(&checkpoint, &adapters, &options)?)
     }
+}
+
+/// Names the tensors that do not fit the range of F16.
+fn warn_of_overflow(conversion: &Conversion, context: &Context) {
+    const SHOWN: usize = 8;
+    let found = conversion.overflows();
+    if found.is_empty() {
+        return;
+    }
+    let values: u64 = found.iter().map(|(_, count)| count).sum();
+    let named: Vec<String> = found
+        .iter()
+        .take(SHOWN)
+        .map(|(name, count)| format!("{name} ({count})"))
+        .collect();
+    let more = match found.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    context.warn(&format!(
+        "{values} values become infinite in F16, in {}{more}: --type bf16 holds them",
+        named.join(", ")
+    ));
 }
 
 /// The file for `-o`: itself, or named after model and type in the folder it is.

@@ -53,7 +53,7 @@ impl Repository {
         let cache = Cache::from_env();
         if offline() {
             let files = ["config.json", "params.json", "adapter_config.json"];
-            let cached = cache.repo(repo);
+            let cached = cache.repo(repo.clone());
             let found = files.iter().find_map(|file| cached.get(file));
             return found
                 .and_then(|file| file.parent().map(ToOwned::to_owned))
@@ -72,18 +72,35 @@ impl Repository {
             builder = builder.with_token(token);
         }
         let api: Api = builder.build().map_err(|error| self.failed(&error))?;
-        let repo = api.repo(repo);
-        let info = repo.info().map_err(|error| self.failed(&error))?;
+        let info = api
+            .repo(repo.clone())
+            .info()
+            .map_err(|error| self.failed(&error))?;
+        let commit = info.sha;
+        if commit.is_empty() || !commit.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(self.error(format!("answers with the commit `{commit}`"), None));
+        }
+        // By commit from here on: a branch that moves must not mix the files of two snapshots.
+        let pinned = Repo::with_revision(self.id.clone(), RepoType::Model, commit.clone());
+        let refer = |repo: Repo| {
+            let referred = cache.repo(repo).create_ref(&commit);
+            referred.map_err(|error| self.error(format!("the cache: {error}"), None))
+        };
+        refer(pinned.clone())?;
+        let files = api.repo(pinned);
         let names: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
         let mut folder = None;
         for name in wanted(&names) {
             note(name);
-            let path = repo.get(name).map_err(|error| self.failed(&error))?;
+            let path = files.get(name).map_err(|error| self.failed(&error))?;
             if !name.contains('/') {
                 folder = path.parent().map(ToOwned::to_owned);
             }
         }
-        folder.ok_or_else(|| self.error("holds no files of a model", None))
+        let folder = folder.ok_or_else(|| self.error("holds no files of a model", None))?;
+        // The branch refers to the snapshot once that is whole.
+        refer(repo)?;
+        Ok(folder)
     }
 
     fn error(&self, reason: impl Into<String>, help: Option<&str>) -> Error {
@@ -96,10 +113,18 @@ impl Repository {
 
     fn failed(&self, error: &ApiError) -> Error {
         let text = error.to_string();
+        if text.contains("404") {
+            return Error::NotACheckpoint {
+                path: self.id.clone().into(),
+                reason: format!(
+                    "the hub knows no such repository, or no revision `{}` of it (404)",
+                    self.revision
+                ),
+                help: "check the id and the revision; a folder on disk is given by its path".into(),
+            };
+        }
         let help = if text.contains("401") || text.contains("403") {
             "log in (`hf auth login`) or set HF_TOKEN; a gated model wants its licence accepted"
-        } else if text.contains("404") {
-            "check the id and the revision"
         } else {
             "check the network; what was downloaded is kept and the same command goes on"
         };
@@ -123,6 +148,13 @@ fn wanted(names: &[String]) -> impl Iterator<Item = &str> {
             .any(|name| name.starts_with(prefix) && name.ends_with(suffix))
     });
     names.iter().map(String::as_str).filter(move |name| {
+        // A name becomes a path in the cache.
+        if name
+            .split(['/', '\\'])
+            .any(|part| part.is_empty() || part.starts_with(".."))
+        {
+            return false;
+        }
         let weight = weights
             .is_some_and(|(prefix, suffix)| name.starts_with(prefix) && name.ends_with(suffix));
         if name.contains('/') {
@@ -156,6 +188,7 @@ mod tests {
             "original/consolidated.00.pth",
             "1_Pooling/config.json",
             "onnx/model.onnx",
+            "../1_Pooling/config.json",
             "tokenizer.json",
         ]
         .map(String::from);

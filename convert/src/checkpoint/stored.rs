@@ -29,6 +29,28 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Whether values are whole numbers.
+    pub fn is_integer(self) -> bool {
+        match self {
+            Self::F64
+            | Self::F32
+            | Self::F16
+            | Self::BF16
+            | Self::F8E4M3
+            | Self::F8E5M2
+            | Self::F8E8M0 => false,
+            Self::I64
+            | Self::I32
+            | Self::I16
+            | Self::I8
+            | Self::U64
+            | Self::U32
+            | Self::U16
+            | Self::U8
+            | Self::Bool => true,
+        }
+    }
+
     /// Bytes of a value.
     pub fn size(self) -> usize {
         match self {

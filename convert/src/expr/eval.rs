@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use gristmill_gguf::ReadError;
 
+use super::ternary::Levels;
 use super::{Arithmetic, Expr, Op, values};
 
 impl Expr {
@@ -121,18 +122,16 @@ impl Expr {
                 arithmetic.apply(&mut wide);
                 values::write(self.ty, &wide, out);
             }
-            Op::Ternary(of, scale) => {
-                let scale = match scale.get() {
-                    Some(&scale) => scale,
-                    None => *scale.get_or_init({
-                        let found = of.inverse_mean_magnitude()?;
-                        move || found
-                    }),
+            Op::Ternary(of, levels) => {
+                let levels = match levels.get() {
+                    Some(levels) => levels,
+                    None => {
+                        let found = Levels::of(of)?;
+                        levels.get_or_init(|| found)
+                    }
                 };
                 let mut wide = of.f32_rows(rows)?;
-                for value in &mut wide {
-                    *value = (*value * scale).round_ties_even().clamp(-1.0, 1.0) / scale;
-                }
+                wide.iter_mut().for_each(|v| *v = levels.nearest(*v));
                 values::write(self.ty, &wide, out);
             }
             Op::ScaledRows(of, factors) => {
@@ -196,17 +195,6 @@ impl Expr {
             at = end;
         }
         Ok(())
-    }
-
-    /// One over the mean magnitude, which is at least 1e-5.
-    fn inverse_mean_magnitude(&self) -> Result<f32, ReadError> {
-        let mut sum = 0.0;
-        for row in 0..self.row_count() {
-            let values = self.f32_rows(row..row + 1)?;
-            sum += values.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-        }
-        let mean = (sum / self.elements() as f64) as f32;
-        Ok(1.0 / mean.max(1e-5))
     }
 
     /// These rows as f32.

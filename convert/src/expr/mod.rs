@@ -6,6 +6,7 @@
 
 mod eval;
 mod strided;
+mod ternary;
 pub(crate) mod values;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use gristmill_gguf::{ReadError, TensorType};
 
 pub use strided::Strided;
+use ternary::Levels;
 
 use crate::checkpoint::{Dtype, Stored};
 
@@ -51,6 +53,11 @@ pub trait Rows: fmt::Debug + Send + Sync {
 
     /// Tells that these rows will not be read again.
     fn release(&self, rows: Range<u64>);
+
+    /// Whether all values are one of -s, 0 and s already.
+    fn is_ternary(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -76,8 +83,8 @@ enum Op {
     ScaledColumns(Expr, Vec<f32>),
     /// Every row times a factor of its own.
     ScaledRows(Expr, Vec<f32>),
-    /// Values rounded to three levels; the level is found on the first reading.
-    Ternary(Expr, OnceLock<f32>),
+    /// Values rounded to three levels, which are found on the first reading.
+    Ternary(Expr, OnceLock<Levels>),
     /// Constants, row-major.
     Values(Vec<f32>),
     /// Rows of zeros.
@@ -405,7 +412,11 @@ impl Expr {
     }
 
     /// Every value as -s, 0 or s, where s is the mean magnitude of all values (BitNet's weights).
+    /// Values that are so already stay what they are.
     pub fn ternary(&self) -> Self {
+        if matches!(&*self.op, Op::Scheme(scheme) if scheme.is_ternary()) {
+            return self.clone();
+        }
         Self::node(
             self.arithmetic_type(),
             self.shape.clone(),
@@ -449,6 +460,24 @@ impl Expr {
             self.shape.clone(),
             Op::ScaledColumns(self.clone(), factors),
         ))
+    }
+
+    /// A stored tensor of integers among those that the values are read from.
+    pub(crate) fn integers(&self) -> Option<&Stored> {
+        match &*self.op {
+            Op::Stored(stored) | Op::Widened(stored) => stored.dtype.is_integer().then_some(stored),
+            Op::Rows(of, _)
+            | Op::Columns(of, _)
+            | Op::Transposed(of)
+            | Op::Reshaped(of)
+            | Op::Float(of)
+            | Op::Computed(of, _)
+            | Op::ScaledColumns(of, _)
+            | Op::ScaledRows(of, _)
+            | Op::Ternary(of, _) => of.integers(),
+            Op::Concat(parts) => parts.iter().find_map(Self::integers),
+            Op::Values(_) | Op::Zeros | Op::Scheme(_) => None,
+        }
     }
 
     fn arithmetic_type(&self) -> TensorType {

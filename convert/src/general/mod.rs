@@ -13,16 +13,20 @@ use crate::checkpoint::CheckpointFiles;
 use crate::config::{Config, as_f64};
 use crate::{Error, Expr};
 
-/// Counts of parameters, from the tensors that are written.
-#[derive(Debug, Clone, Copy, Default)]
+/// The parameters of the tensors that are written.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Size {
     total: u64,
-    shared: u64,
-    /// Parameters of one expert of every stack.
-    expert: u64,
-    experts: u64,
-    stacks: u64,
+    /// The stacks of experts among them.
+    stacks: Vec<Stack>,
     adapter: bool,
+}
+
+/// Matrices of several experts in one tensor.
+#[derive(Debug, Clone, Copy)]
+struct Stack {
+    experts: u64,
+    parameters: u64,
 }
 
 impl Size {
@@ -36,29 +40,32 @@ impl Size {
 
     /// Counts a tensor of this GGUF name and shape.
     pub(crate) fn count(&mut self, name: &str, tensor: &Expr) {
-        let size = tensor.elements();
-        self.total += size;
+        let parameters = tensor.elements();
+        self.total += parameters;
+        // Their biases count as shared.
         if name.ends_with("_exps.weight") {
-            let experts = tensor.shape().last().copied().unwrap_or(1).max(1);
-            self.expert += size / experts;
-            self.experts += experts;
-            self.stacks += 1;
-        } else {
-            self.shared += size;
+            self.stacks.push(Stack {
+                // The experts are the outermost dimension.
+                experts: tensor.shape().last().copied().unwrap_or(1).max(1),
+                parameters,
+            });
         }
     }
 
-    fn label(self) -> Option<String> {
-        if self.adapter {
+    /// The size that a model's name would state: of a mixture the number of experts and what the
+    /// model would have with one of them. `None` for adapters.
+    fn label(&self) -> Option<String> {
+        if self.adapter || self.total == 0 {
             return None;
         }
-        match (self.total, self.experts.checked_div(self.stacks)) {
-            (0, _) => None,
-            (_, Some(experts)) if experts > 0 => {
-                Some(format!("{experts}x{}", rounded(self.shared + self.expert)))
-            }
-            (total, _) => Some(rounded(total)),
-        }
+        let in_stacks: u64 = self.stacks.iter().map(|stack| stack.parameters).sum();
+        let of_one = self.stacks.iter().map(|s| s.parameters / s.experts);
+        let with_one = self.total - in_stacks + of_one.sum::<u64>();
+        // Layers may differ in their experts; the label states the mean.
+        let experts: u64 = self.stacks.iter().map(|stack| stack.experts).sum();
+        let mean = experts.checked_div(self.stacks.len() as u64);
+        let mixture = mean.map_or_else(String::new, |experts| format!("{experts}x"));
+        Some(mixture + &rounded(with_one))
     }
 }
 
@@ -96,7 +103,7 @@ struct Facts {
 pub(crate) fn write(
     files: &CheckpointFiles,
     config: &Config,
-    size: Size,
+    size: &Size,
     metadata: &mut Metadata,
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
@@ -323,11 +330,7 @@ fn origin(item: &Json) -> Option<Origin> {
         (Some(organization), Some(name)) => (Some(organization), name),
         (name, _) => (None, name.unwrap_or_default()),
     };
-    let parameters = Parameters {
-        count: 0,
-        adapter: false,
-    };
-    let parsed = ModelId::parse(name, parameters);
+    let parsed = ModelId::parse(name, Parameters::UNKNOWN);
     origin.0.push(("name", title(name)));
     if let Some(version) = parsed.version {
         origin.0.push(("version", version));

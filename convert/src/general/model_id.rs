@@ -1,4 +1,9 @@
 //! What the id of a model says: organisation, base name, size, version, fine-tune.
+//!
+//! An id is a row of words between hyphens. Each word is read by a small grammar into a
+//! [`Word`]; which part of the id it belongs to follows from its kind and its place.
+
+use std::borrow::Cow;
 
 /// How many parameters the model has, which tells a size from a context length.
 #[derive(Debug, Clone, Copy)]
@@ -9,14 +14,25 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    fn contradict(self, stated: f64) -> bool {
-        let count = self.count as f64;
-        let far = (count * 7.0 / 8.0).floor();
-        match (self.count, self.adapter) {
-            (0, _) => false,
-            (_, true) => stated < (count / 8.0).floor(),
-            (_, false) => (stated - count).abs() > far,
+    /// Of a model that nothing is known of.
+    pub(super) const UNKNOWN: Self = Self {
+        count: 0,
+        adapter: false,
+    };
+
+    /// Whether a number in the id may be that of the parameters: not below an eighth of it, and
+    /// not above it by more than it could be below.
+    fn allow(self, stated: f64) -> bool {
+        if self.count == 0 {
+            return true;
         }
+        let least = self.count.div_ceil(8);
+        let most = if self.adapter {
+            f64::INFINITY
+        } else {
+            (2 * u128::from(self.count) - u128::from(least)) as f64
+        };
+        (least as f64..=most).contains(&stated)
     }
 }
 
@@ -31,23 +47,8 @@ pub(super) struct ModelId {
     pub(super) size_label: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Kinds {
-    basename: bool,
-    size: bool,
-    finetune: bool,
-    version: bool,
-    kind: bool,
-}
-
-impl Kinds {
-    fn any(self) -> bool {
-        self != Self::default()
-    }
-}
-
 impl ModelId {
-    /// Takes an id apart.
+    /// Takes an id apart. One with a space is a plain name.
     pub(super) fn parse(id: &str, parameters: Parameters) -> Self {
         if id.contains(' ') {
             return Self {
@@ -56,250 +57,361 @@ impl ModelId {
             };
         }
         let (organization, name) = match id.split_once('/') {
-            Some((organization, name)) => (Some(organization), name),
+            // A path such as `./checkpoints` is no organisation.
+            Some((organization, name)) => {
+                let organization = (!organization.starts_with('.')).then_some(organization);
+                (organization, name)
+            }
             None => (None, id),
-        };
-        // A path such as `./checkpoints` is no organisation.
-        let organization = organization.filter(|o| !o.starts_with('.'));
-        let mut parts: Vec<(String, Kinds)> = name
-            .split('-')
-            .filter(|part| !part.is_empty())
-            .map(|part| (part.to_owned(), Kinds::default()))
-            .collect();
-        for (at, (part, kinds)) in parts.iter_mut().enumerate() {
-            classify(at, part, kinds, parameters);
-        }
-        settle(&mut parts);
-        let found = parts
-            .iter()
-            .any(|(_, kinds)| kinds.size || kinds.finetune || kinds.version);
-        let join = |which: fn(&Kinds) -> bool| {
-            let chosen: Vec<&str> = parts
-                .iter()
-                .filter(|(_, kinds)| which(kinds))
-                .map(|(part, _)| part.as_str())
-                .collect();
-            (!chosen.is_empty()).then(|| chosen.join("-"))
         };
         Self {
             name: Some(name.to_owned()),
             organization: organization.map(ToOwned::to_owned),
-            basename: join(|kinds| kinds.basename).filter(|_| found),
-            finetune: join(|kinds| kinds.finetune),
-            version: join(|kinds| kinds.version && !kinds.basename),
-            size_label: sizes(&parts),
+            ..Self::from_words(words(name, parameters))
+        }
+    }
+
+    fn from_words(words: Vec<Word<'_>>) -> Self {
+        let base = base_length(&words);
+        let telling =
+            |word: &Word<'_>| matches!(word, Word::Size(..) | Word::Tuning(_) | Word::Version(_));
+        let annotated = words.iter().any(telling);
+        let (head, tail) = words.split_at(base);
+
+        let basename: Vec<&str> = head.iter().filter_map(Word::text).collect();
+        let (mut finetune, mut version) = (Vec::new(), Vec::new());
+        let mut sizes: Vec<&str> = Vec::new();
+        for word in tail {
+            match word {
+                Word::Version(text) => version.push(*text),
+                Word::Tuning(text) => finetune.push(&**text),
+                Word::Other(text) => finetune.push(*text),
+                Word::Size(_, label) if !sizes.contains(&&**label) => sizes.push(label),
+                Word::Size(..) | Word::Aside => {}
+            }
+        }
+        let joined = |words: &[&str]| (!words.is_empty()).then(|| words.join("-"));
+        Self {
+            basename: joined(&basename).filter(|_| annotated),
+            finetune: joined(&finetune),
+            version: joined(&version),
+            size_label: joined(&sizes),
+            ..Self::default()
         }
     }
 }
 
-/// The sizes, each once, in order.
-fn sizes(parts: &[(String, Kinds)]) -> Option<String> {
-    let mut sizes: Vec<&str> = Vec::new();
-    for (part, kinds) in parts {
-        if kinds.size && !sizes.contains(&part.as_str()) {
-            sizes.push(part);
-        }
-    }
-    (!sizes.is_empty()).then(|| sizes.join("-"))
+/// What a word of an id says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Word<'a> {
+    Version(&'a str),
+    /// A size, as the label that is written for it.
+    Size(Magnitude, Cow<'a, str>),
+    Tuning(Cow<'a, str>),
+    /// How the weights are stored, or what kind of file this is: nothing about the model.
+    Aside,
+    Other(&'a str),
 }
 
-fn classify(at: usize, part: &mut String, kinds: &mut Kinds, parameters: Parameters) {
-    if is_version(part) {
-        kinds.version = true;
-    } else if is_quantization(part) {
-        kinds.kind = true;
-        *part = part.to_uppercase();
-    } else if at > 0
-        && let Some((label, count)) = size(part)
-    {
-        *part = label;
-        // A "size" far from the number of parameters is something else, mostly a context.
-        if count.is_some_and(|count| parameters.contradict(count)) {
-            kinds.finetune = true;
-            *part = part.to_lowercase();
-        } else {
-            kinds.size = true;
+/// How a size is stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Magnitude {
+    Number,
+    /// A word such as `mini`.
+    Named,
+}
+
+impl<'a> Word<'a> {
+    /// The word as it can stand in a base name.
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Version(text) | Self::Other(text) => Some(text),
+            Self::Size(..) | Self::Tuning(_) | Self::Aside => None,
         }
-    } else if at > 0 && is_finetune(part) {
-        if parameters.adapter && part.eq_ignore_ascii_case("lora") {
-            kinds.kind = true;
-        } else {
-            kinds.finetune = true;
+    }
+
+    /// Reads a word; the `first` one of an id is a name whatever else it looks like, but for
+    /// versions and encodings.
+    fn read(word: &'a str, first: bool, parameters: Parameters) -> Self {
+        if Cursor(word).version().is_some() {
+            return Self::Version(word);
         }
+        if Cursor(word).encoding().is_some() {
+            return Self::Aside;
+        }
+        if first {
+            return Self::Other(word);
+        }
+        let is_one_of = |known: &[&str]| known.iter().any(|known| word.eq_ignore_ascii_case(known));
+        if let Some(size) = Cursor(word).size() {
+            let label = size.label();
+            // A number far from that of the parameters is something else, mostly a context.
+            return match size.total() {
+                Some(total) if !parameters.allow(total) => {
+                    Self::Tuning(label.to_lowercase().into())
+                }
+                _ => Self::Size(Magnitude::Number, label.into()),
+            };
+        }
+        if is_one_of(&["small", "mini", "medium", "large", "xl", "xxl"]) {
+            return Self::Size(Magnitude::Named, word.into());
+        }
+        if parameters.adapter && is_one_of(&["lora"]) {
+            return Self::Aside;
+        }
+        if is_one_of(&["chat", "instruct", "vision", "lora"]) {
+            return Self::Tuning(word.into());
+        }
+        Self::Other(word)
     }
 }
 
-/// Decides what the parts that nothing was recognised in belong to.
-fn settle(parts: &mut [(String, Kinds)]) {
-    // Words such as `mini` yield to a number.
-    let numeric = |part: &str| part.starts_with(|c: char| c.is_ascii_digit() || c == 'A');
-    if parts
+/// The words of a name. Where a number states the size, words such as `mini` do not.
+fn words(name: &str, parameters: Parameters) -> Vec<Word<'_>> {
+    let parts = name.split('-').filter(|part| !part.is_empty());
+    let mut words: Vec<Word<'_>> = parts
+        .enumerate()
+        .map(|(at, part)| Word::read(part, at == 0, parameters))
+        .collect();
+    let numbered = words
         .iter()
-        .any(|(part, kinds)| kinds.size && numeric(part))
-    {
-        for (part, kinds) in parts.iter_mut() {
-            if kinds.size && !numeric(part) {
-                kinds.size = false;
-                kinds.finetune = false;
+        .any(|word| matches!(word, Word::Size(Magnitude::Number, _)));
+    if numbered {
+        for word in &mut words {
+            if let Word::Size(Magnitude::Named, Cow::Borrowed(text)) = *word {
+                *word = Word::Other(text);
             }
         }
     }
-    // The leading parts are the base name.
-    let mut at_start = true;
-    for (part, kinds) in parts.iter_mut() {
-        let letter = part.starts_with(|c: char| c.is_alphabetic());
-        if at_start && ((!kinds.any() && letter) || kinds.version) {
-            kinds.basename = true;
+    words
+}
+
+/// How many of the first words are the base name: plain words and versions among them, without
+/// the versions that end the id.
+fn base_length(words: &[Word<'_>]) -> usize {
+    let names = |word: &Word<'_>| match word {
+        Word::Version(_) => true,
+        Word::Other(text) => text.starts_with(char::is_alphabetic),
+        Word::Size(..) | Word::Tuning(_) | Word::Aside => false,
+    };
+    let length = words.iter().take_while(|word| names(word)).count();
+    if length < words.len() {
+        return length;
+    }
+    let versions = words.iter().rev();
+    let versions = versions.take_while(|word| matches!(word, Word::Version(_)));
+    length - versions.count()
+}
+
+/// A size in numbers: `7B`, `8x7B`, `A3B`, `1_6b`, `7b1`.
+#[derive(Debug, PartialEq, Eq)]
+struct Size<'a> {
+    of: Of<'a>,
+    whole: &'a str,
+    fraction: Option<&'a str>,
+    unit: Unit,
+}
+
+/// What a size counts.
+#[derive(Debug, PartialEq, Eq)]
+enum Of<'a> {
+    All,
+    /// The parameters that a token meets.
+    Active,
+    /// Those of one of so many experts.
+    Experts(&'a str),
+}
+
+/// A power of a thousand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    K,
+    M,
+    B,
+    T,
+}
+
+impl Unit {
+    const ALL: [(Self, u8, f64); 4] = [
+        (Self::K, b'K', 1e3),
+        (Self::M, b'M', 1e6),
+        (Self::B, b'B', 1e9),
+        (Self::T, b'T', 1e12),
+    ];
+}
+
+impl Size<'_> {
+    fn label(&self) -> String {
+        let of = match self.of {
+            Of::All => String::new(),
+            Of::Active => "A".into(),
+            Of::Experts(count) => format!("{count}x"),
+        };
+        let number = self.number();
+        format!("{of}{number}{:?}", self.unit)
+    }
+
+    fn number(&self) -> String {
+        match self.fraction {
+            Some(fraction) => format!("{}.{fraction}", self.whole),
+            None => self.whole.to_owned(),
+        }
+    }
+
+    /// The model's parameters, if it is those that are stated.
+    fn total(&self) -> Option<f64> {
+        let (.., scale) = Unit::ALL
+            .into_iter()
+            .find(|(unit, ..)| *unit == self.unit)?;
+        let number: f64 = self.number().parse().ok()?;
+        (self.of == Of::All).then_some(number * scale)
+    }
+}
+
+/// What is left of a word. Letters match in either case.
+#[derive(Debug, Clone, Copy)]
+struct Cursor<'a>(&'a str);
+
+impl<'a> Cursor<'a> {
+    /// Goes past a text if it is next.
+    fn skip(&mut self, text: &str) -> Option<()> {
+        let (head, rest) = self.0.split_at_checked(text.len())?;
+        head.eq_ignore_ascii_case(text).then(|| self.0 = rest)
+    }
+
+    /// One or more bytes of a kind.
+    fn run(&mut self, of: impl Fn(&u8) -> bool) -> Option<&'a str> {
+        let length = self.0.bytes().take_while(of).count();
+        let (run, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        (length > 0).then_some(run)
+    }
+
+    fn digits(&mut self) -> Option<&'a str> {
+        self.run(u8::is_ascii_digit)
+    }
+
+    fn end(self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+
+    /// `v0.1`, `2.5`, `iter3`.
+    fn version(mut self) -> Option<()> {
+        let _ = self.skip("iter").or_else(|| self.skip("v"));
+        self.digits()?;
+        while self.skip(".").is_some() {
+            self.digits()?;
+        }
+        self.end()
+    }
+
+    /// `Q4_K_M`, `IQ2_XS`, `bf16`, `fp32`.
+    fn encoding(mut self) -> Option<()> {
+        let mut float = self;
+        if self.skip("iq").or_else(|| self.skip("q")).is_some() {
+            self.digits()?;
+            while self.skip("_").is_some() {
+                self.run(u8::is_ascii_alphanumeric)?;
+            }
+            return self.end();
+        }
+        let _ = float.skip("b");
+        float.skip("f")?;
+        let _ = float.skip("p");
+        float.skip("16").or_else(|| float.skip("32"))?;
+        float.end()
+    }
+
+    fn size(mut self) -> Option<Size<'a>> {
+        let mut experts = self;
+        let of = if self.skip("a").is_some() {
+            Of::Active
+        } else if let Some(count) = experts.digits()
+            && experts.skip("x").is_some()
+        {
+            self = experts;
+            Of::Experts(count)
         } else {
-            at_start = false;
+            Of::All
+        };
+        let whole = self.digits()?;
+        let mut fraction = None;
+        if self.skip(".").or_else(|| self.skip("_")).is_some() {
+            fraction = Some(self.digits()?);
         }
-        if !kinds.any() {
-            kinds.finetune = true;
+        let letter = self.0.bytes().next()?.to_ascii_uppercase();
+        let (unit, ..) = Unit::ALL.into_iter().find(|(_, name, _)| *name == letter)?;
+        self.0 = &self.0[1..];
+        // `7b1` is 7.1B.
+        if fraction.is_none() {
+            fraction = self.digits();
+            if fraction.is_some_and(|digits| digits.len() > 1) {
+                return None;
+            }
         }
-    }
-    // A version at the end of the id is not part of the name.
-    for (_, kinds) in parts.iter_mut().rev() {
-        if !(kinds.basename && kinds.version) {
-            break;
-        }
-        kinds.basename = false;
+        self.end()?;
+        Some(Size {
+            of,
+            whole,
+            fraction,
+            unit,
+        })
     }
 }
 
-/// `v0.1`, `2.5`, `iter3`.
-fn is_version(part: &str) -> bool {
-    let lower = part.to_ascii_lowercase();
-    let digits = lower
-        .strip_prefix("iter")
-        .or_else(|| lower.strip_prefix('v'))
-        .unwrap_or(&lower);
-    !digits.is_empty()
-        && digits
-            .split('.')
-            .all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// `Q4_K_M`, `IQ2_XS`, `bf16`, `fp32`.
-fn is_quantization(part: &str) -> bool {
-    let lower = part.to_ascii_lowercase();
-    if let Some(rest) = lower.strip_prefix("iq").or_else(|| lower.strip_prefix('q')) {
-        let mut groups = rest.split('_');
-        let number = groups.next().unwrap_or_default();
-        return !number.is_empty()
-            && number.bytes().all(|b| b.is_ascii_digit())
-            && groups.all(|g| !g.is_empty() && g.bytes().all(|b| b.is_ascii_alphanumeric()));
-    }
-    let rest = lower.strip_prefix('b').unwrap_or(&lower);
-    let rest = rest
-        .strip_prefix('f')
-        .map(|r| r.strip_prefix('p').unwrap_or(r));
-    matches!(rest, Some("16" | "32"))
-}
-
-fn is_finetune(part: &str) -> bool {
-    let lower = part.to_ascii_lowercase();
-    ["chat", "instruct", "vision", "lora"].contains(&lower.as_str())
-}
-
-/// A size as a label, and the number of parameters that it states.
-fn size(part: &str) -> Option<(String, Option<f64>)> {
-    let lower = part.to_ascii_lowercase();
-    if ["small", "mini", "medium", "large", "xl", "xxl"].contains(&lower.as_str()) {
-        return Some((part.to_owned(), None));
-    }
-    let (prefix, rest) = match lower.strip_prefix('a') {
-        Some(rest) => ("A", rest),
-        None => ("", lower.as_str()),
-    };
-    let (experts, rest) = match rest.split_once('x') {
-        Some((experts, rest)) if !experts.is_empty() => (Some(experts), rest),
-        _ => (None, rest),
-    };
-    if experts.is_some_and(|e| !e.bytes().all(|b| b.is_ascii_digit())) {
-        return None;
-    }
-    let unit_at = rest.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = rest.split_at(unit_at);
-    let number = number.replace('_', ".");
-    let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let mut groups = number.splitn(2, '.');
-    if !groups.next().is_some_and(plain) || !groups.next().is_none_or(plain) {
-        return None;
-    }
-    let mut letters = unit.chars();
-    let letter = letters.next()?;
-    let scale = match letter {
-        'k' => 1e3,
-        'm' => 1e6,
-        'b' => 1e9,
-        't' => 1e12,
-        _ => return None,
-    };
-    // `7b1` is 7.1B.
-    let fraction = letters.as_str();
-    let number = match fraction.len() {
-        0 => number,
-        1 if fraction.bytes().all(|b| b.is_ascii_digit()) && !number.contains('.') => {
-            format!("{number}.{fraction}")
-        }
-        _ => return None,
-    };
-    // What a mixture says of its experts or active parameters is not the total.
-    let total = prefix.is_empty() && experts.is_none();
-    let count = number.parse::<f64>().ok()? * scale;
-    let experts = experts.map(|e| format!("{e}x")).unwrap_or_default();
-    let label = format!("{prefix}{experts}{number}{}", letter.to_ascii_uppercase());
-    Some((label, total.then_some(count)))
-}
-
-/// An id as a title: spaces for hyphens, words in lower case get a capital.
+/// An id as a title: spaces for hyphens, words in lower case get a capital, but for numbers and
+/// versions.
 pub(super) fn title(id: &str) -> String {
-    let words = id.trim().replace('-', " ");
-    let words = words.split_whitespace().map(|word| {
+    let mut title = String::with_capacity(id.len());
+    let words = id.split(|c: char| c == '-' || c.is_whitespace());
+    for word in words.filter(|word| !word.is_empty()) {
+        if !title.is_empty() {
+            title.push(' ');
+        }
+        let number = word.starts_with(|c: char| c.is_ascii_digit())
+            || word.starts_with('v') && Cursor(word).version().is_some();
         let lower = word.chars().any(char::is_lowercase) && !word.chars().any(char::is_uppercase);
-        let version = word.starts_with('v') && is_version(word)
-            || word.starts_with(|c: char| c.is_ascii_digit());
-        if lower && !version {
-            capitalised(word)
-        } else {
-            word.to_owned()
+        if number || !lower {
+            title.push_str(word);
+            continue;
         }
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
-/// As Python's `str.title`: a capital after everything that is no letter.
-fn capitalised(word: &str) -> String {
-    let mut out = String::with_capacity(word.len());
-    let mut after_letter = false;
-    for c in word.chars() {
-        if after_letter {
-            out.extend(c.to_lowercase());
-        } else {
-            out.extend(c.to_uppercase());
+        // A capital after everything that is no letter.
+        let mut inside = false;
+        for c in word.chars() {
+            if inside {
+                title.push(c);
+            } else {
+                title.extend(c.to_uppercase());
+            }
+            inside = c.is_alphabetic();
         }
-        after_letter = c.is_alphabetic();
     }
-    out
+    title
 }
 
-/// A number of parameters in three digits or so: `7.2B`, `13B`, `494M`.
+/// A number of parameters in two digits, or three without a fraction: `7.2B`, `13B`, `494M`.
 pub(super) fn rounded(parameters: u64) -> String {
-    let (scaled, unit) = match parameters {
-        n if n > 1_000_000_000_000 => (n as f64 * 1e-12, 'T'),
-        n if n > 1_000_000_000 => (n as f64 * 1e-9, 'B'),
-        n if n > 1_000_000 => (n as f64 * 1e-6, 'M'),
-        n => (n as f64 * 1e-3, 'K'),
+    const UNITS: [(u64, f64, char); 3] = [
+        (1_000_000_000_000, 1e-12, 'T'),
+        (1_000_000_000, 1e-9, 'B'),
+        (1_000_000, 1e-6, 'M'),
+    ];
+    let unit = UNITS.into_iter().find(|(above, ..)| parameters > *above);
+    let (scale, unit) = unit.map_or((1e-3, 'K'), |(_, scale, unit)| (scale, unit));
+    let scaled = parameters as f64 * scale;
+    let whole = scaled.round_ties_even();
+    let decimals = if whole < 1.0 {
+        2
+    } else {
+        usize::from(whole < 10.0)
     };
-    let digits = format!("{}", scaled.round_ties_even() as u64)
-        .trim_start_matches('0')
-        .len();
-    let decimals = 2usize.saturating_sub(digits);
     format!("{scaled:.decimals$}{unit}")
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Ids, parameters and what the reference makes of them.
@@ -354,6 +466,107 @@ allenai/OLMoE-1B-7B-0924 | 6919161856 | allenai | OLMoE | - | 0924 | 1B-7B";
             ];
             let got = got.map(|part| part.unwrap_or_else(|| "-".into()));
             assert_eq!(got[..], fields[2..], "{line}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_by_their_form() {
+        let read = |word| Word::read(word, false, Parameters::UNKNOWN);
+        for version in ["v1", "V0.1", "2.5", "iter3", "2507", "1.2.3"] {
+            assert_eq!(read(version), Word::Version(version));
+        }
+        for encoding in ["Q4_K_M", "iq2_xxs", "q8", "f16", "BF16", "fp32", "bfp16"] {
+            assert_eq!(read(encoding), Word::Aside, "{encoding}");
+        }
+        for (size, label) in [
+            ("7b", "7B"),
+            ("0.5B", "0.5B"),
+            ("1_6b", "1.6B"),
+            ("7b1", "7.1B"),
+            ("8X22b", "8x22B"),
+            ("a3b", "A3B"),
+            ("128k", "128K"),
+            ("1T", "1T"),
+        ] {
+            let expected = Word::Size(Magnitude::Number, label.into());
+            assert_eq!(read(size), expected, "{size}");
+        }
+        assert_eq!(read("XL"), Word::Size(Magnitude::Named, "XL".into()));
+        assert_eq!(read("CHAT"), Word::Tuning("CHAT".into()));
+        for other in [
+            "v", "1.", ".1", "b", "x7b", "7x", "8xA3B", "a8x7B", "7b12", "1.5b2", "7bb", "f8", "q",
+            "Q4_", "q4-", "pico", "é7b",
+        ] {
+            assert_eq!(read(other), Word::Other(other));
+        }
+    }
+
+    #[test]
+    fn sizes_far_from_the_parameters_are_something_else() {
+        let size = |count, adapter| {
+            let parameters = Parameters { count, adapter };
+            ModelId::parse("m-8k", parameters).size_label
+        };
+        let bounds = [
+            (64_000, true),
+            (64_001, false),
+            (4_267, true),
+            (4_266, false),
+        ];
+        for (count, allowed) in bounds {
+            assert_eq!(size(count, false).is_some(), allowed, "{count}");
+        }
+        // An adapter is smaller than its model.
+        assert_eq!(size(64_001, true), None);
+        assert_eq!(size(10, true).as_deref(), Some("8K"));
+        let lora = Parameters {
+            count: 10,
+            adapter: true,
+        };
+        assert_eq!(ModelId::parse("m-8B-LoRA", lora).finetune, None);
+    }
+
+    proptest! {
+        /// What is put together in the usual order comes apart again.
+        #[test]
+        fn composed_ids_come_apart(
+            base in "[A-Z][a-z]{1,6}(-[A-Z][a-z]{2,6}){0,2}",
+            size in "[1-9][0-9]?(\\.[0-9])?B",
+            finetune in "(Chat|Instruct|Zeta(-Chat)?)?",
+            version in "(v[0-9]\\.[0-9]|2[0-9]{3})?",
+        ) {
+            let parts = [&*base, &*size, &*finetune, &*version];
+            let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            let id = ModelId::parse(&format!("org/{}", parts.join("-")), Parameters::UNKNOWN);
+            let given = |part: String| Some(part).filter(|part| !part.is_empty());
+            // A base name may hold words that mean something by themselves.
+            let known = ["Chat", "Mini", "Small", "Large", "Medium", "Lora", "Vision", "Instruct"];
+            prop_assume!(!base.split('-').any(|word| known.contains(&word) || word == "Xl" || word == "Xxl"));
+            prop_assert_eq!(id.organization, given("org".into()));
+            prop_assert_eq!(id.basename, given(base));
+            prop_assert_eq!(id.size_label, given(size));
+            prop_assert_eq!(id.finetune, given(finetune));
+            prop_assert_eq!(id.version, given(version));
+        }
+
+        /// Nothing is made up: every word of a part is a word of the id.
+        #[test]
+        fn parts_are_words_of_the_id(id in "[a-zA-Z0-9._é-]{0,24}") {
+            let parsed = ModelId::parse(&id, Parameters::UNKNOWN);
+            let parts = [parsed.basename, parsed.finetune, parsed.version];
+            for word in parts.iter().flatten().flat_map(|part| part.split('-')) {
+                prop_assert!(id.split('-').any(|own| own == word), "{} in {}", word, id);
+            }
+        }
+
+        /// A label states the number to two digits at least.
+        #[test]
+        fn labels_are_near(parameters in 1_000u64..2_000_000_000_000) {
+            let label = rounded(parameters);
+            let (number, unit) = label.split_at(label.len() - 1);
+            let scale = ["K", "M", "B", "T"].iter().position(|u| *u == unit).unwrap();
+            let stated = number.parse::<f64>().unwrap() * 1e3f64.powi(scale as i32 + 1);
+            prop_assert!((stated / parameters as f64 - 1.0).abs() < 0.056, "{}", label);
         }
     }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use gristmill_gguf::{ReadError, TensorType};
 use serde_json::Value as Json;
 
-use super::packed::{field, words};
-use super::{Named, Tensors, floats, matrix, parameter};
+use super::packed::{Table, append_by_columns, field, words};
+use super::{Named, Tensors, matrix, parameter};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows};
@@ -21,7 +21,7 @@ const PLACE: [usize; PER_WORD] = [0, 4, 1, 5, 2, 6, 3, 7];
 struct Grouped {
     weight: Stored,
     zeros: Stored,
-    scales: Vec<f32>,
+    scales: Table,
     inputs: usize,
     outputs: usize,
     group_size: usize,
@@ -61,15 +61,15 @@ fn grouped(weight: &Stored, by_name: &Tensors, base: &str) -> Result<Expr, Error
     let zeros = by_name.need(&format!("{base}.qzeros"))?;
     let scales = by_name.need(&format!("{base}.scales"))?;
     let [inputs, packed] = matrix(weight)?;
-    let outputs = packed * PER_WORD as u64;
+    let outputs = packed.saturating_mul(PER_WORD as u64);
     let [groups, _] = matrix(scales)?;
+    let table = Table::new(scales, groups).filter(|table| table.columns() as u64 == outputs);
     let fits = weight.dtype == Dtype::I32
         && zeros.dtype == Dtype::I32
-        && groups > 0
-        && inputs % groups == 0
-        && scales.shape == [groups, outputs]
+        && inputs > 0
+        && inputs.checked_rem(groups) == Some(0)
         && zeros.shape == [groups, packed];
-    if !fits {
+    let (Some(scales), true) = (table, fits) else {
         return Err(Error::tensor(
             &weight.name,
             format!(
@@ -77,32 +77,39 @@ fn grouped(weight: &Stored, by_name: &Tensors, base: &str) -> Result<Expr, Error
                 weight.shape, zeros.shape, scales.shape
             ),
         ));
-    }
+    };
     let grouped = Grouped {
         weight: weight.clone(),
         zeros: zeros.clone(),
-        scales: floats(scales),
+        scales,
         inputs: inputs as usize,
         outputs: outputs as usize,
-        group_size: (inputs / groups).max(1) as usize,
+        group_size: (inputs / groups) as usize,
     };
     Ok(Expr::scheme(TensorType::F32, &[inputs, outputs], grouped))
 }
 
 impl Rows for Grouped {
     fn append(&self, rows: Range<u64>, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let outputs = rows.start as usize..rows.end as usize;
         let row_words = self.outputs / PER_WORD;
-        let (words_of, zeros_of) = (words(&self.weight), words(&self.zeros));
-        for output in rows.start as usize..rows.end as usize {
-            let (word, place) = (output / PER_WORD, PLACE[output % PER_WORD]);
-            for input in 0..self.inputs {
-                let group = input / self.group_size;
-                let value = field(words_of[input * row_words + word], place, 4).cast_signed();
-                let zero = field(zeros_of[group * row_words + word], place, 4).cast_signed();
-                let value = (value - zero) as f32 * self.scales[group * self.outputs + output];
-                out.extend_from_slice(&value.to_le_bytes());
+        let (weight, zeros) = (words(&self.weight), words(&self.zeros));
+        let quant = |words: &[[u8; 4]], output: usize| {
+            field(words[output / PER_WORD], PLACE[output % PER_WORD], 4).cast_signed()
+        };
+        let mut scales = Vec::new();
+        append_by_columns(outputs.len(), self.inputs, out, |input, values| {
+            let group = input / self.group_size;
+            if input % self.group_size == 0 {
+                self.scales.read(group, outputs.clone(), &mut scales);
             }
-        }
+            let weight = &weight[input * row_words..][..row_words];
+            let zeros = &zeros[group * row_words..][..row_words];
+            let scaled = outputs.clone().zip(&scales);
+            for (value, (output, scale)) in values.iter_mut().zip(scaled) {
+                *value = (quant(weight, output) - quant(zeros, output)) as f32 * scale;
+            }
+        });
         Ok(())
     }
 

@@ -5,7 +5,8 @@ use std::ops::Range;
 use gristmill_gguf::{ReadError, TensorType};
 use serde_json::Value as Json;
 
-use super::{Named, Tensors, floats};
+use super::packed::Table;
+use super::{Named, Tensors};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows, values};
@@ -15,15 +16,16 @@ use crate::expr::{Expr, Rows, values};
 struct Scaled {
     weight: Stored,
     columns: usize,
-    scales: Vec<f32>,
-    /// Scales in a row of the grid.
-    grid: usize,
+    scales: Table,
+    /// Subtracted before, where the values are not symmetric.
+    zeros: Option<Table>,
     /// Rows and columns that a scale covers.
     block: [usize; 2],
 }
 
 /// Names of a weight's scale, and of what is only of use at run time.
 const SCALES: [&str; 3] = ["_scale_inv", "_scale", ".scale"];
+const ZERO_POINT: &str = "_zero_point";
 const RUN_TIME: [&str; 5] = [
     ".activation_scale",
     ".input_scale",
@@ -55,10 +57,8 @@ pub(super) fn read_with(
         if RUN_TIME.iter().any(|suffix| name.ends_with(suffix)) {
             continue;
         }
-        let owner = SCALES.iter().find_map(|suffix| {
-            let owner = name.strip_suffix(suffix)?;
-            by_name.get(owner)
-        });
+        let mut parts = SCALES.iter().chain([&ZERO_POINT]);
+        let owner = parts.find_map(|suffix| by_name.get(name.strip_suffix(suffix)?));
         if owner.is_some_and(is_narrow) {
             continue;
         }
@@ -66,7 +66,10 @@ pub(super) fn read_with(
             .iter()
             .find_map(|suffix| by_name.get(&format!("{name}{suffix}")));
         let expr = match scale {
-            Some(scale) if is_narrow(tensor) => expr(tensor, scale, block)?,
+            Some(scale) if is_narrow(tensor) => {
+                let zeros = by_name.get(&format!("{name}{ZERO_POINT}"));
+                expr(tensor, scale, zeros, block)?
+            }
             _ => Expr::load(tensor),
         };
         out.push((name.clone(), expr));
@@ -83,7 +86,12 @@ fn is_narrow(stored: &Stored) -> bool {
 
 /// `weight · scale` in F32: a scale for the tensor, for every row, or for every block. Stacks of
 /// matrices have stacks of scales.
-pub(super) fn expr(weight: &Stored, scale: &Stored, block: [u64; 2]) -> Result<Expr, Error> {
+fn expr(
+    weight: &Stored,
+    scale: &Stored,
+    zeros: Option<&Stored>,
+    block: [u64; 2],
+) -> Result<Expr, Error> {
     let (outer, rows, columns) = match weight.shape[..] {
         [rows, columns] => (1, rows, columns),
         [outer, rows, columns] => (outer, rows, columns),
@@ -105,9 +113,15 @@ pub(super) fn expr(weight: &Stored, scale: &Stored, block: [u64; 2]) -> Result<E
     };
     let last = scale.shape.last().copied().unwrap_or(1);
     let count = scale.elements();
+    if outer * rows == 0 || columns == 0 || zeros.is_some_and(|zeros| zeros.elements() != count) {
+        return Err(misfit());
+    }
+    // By shape, not by count: blocks of 128 in rows of 16384 are as many as the rows.
+    let lead = &weight.shape[..weight.shape.len() - 1];
+    let per_row = scale.shape == lead || scale.shape.strip_suffix(&[1]) == Some(lead);
     let (grid, block) = if count == 1 {
         (1, [outer * rows, columns])
-    } else if count == outer * rows {
+    } else if per_row {
         (1, [1, columns])
     } else if count == outer && outer > 1 {
         (1, [rows, columns])
@@ -128,11 +142,12 @@ pub(super) fn expr(weight: &Stored, scale: &Stored, block: [u64; 2]) -> Result<E
     };
     let mut shape: Vec<u64> = weight.shape.clone();
     shape.reverse();
+    let table = |stored: &Stored| Table::new(stored, count / grid).ok_or_else(misfit);
     let scaled = Scaled {
         weight: weight.clone(),
         columns: columns as usize,
-        scales: floats(scale),
-        grid: grid as usize,
+        scales: table(scale)?,
+        zeros: zeros.map(table).transpose()?,
         block: block.map(|side| (side as usize).max(1)),
     };
     Ok(Expr::scheme(TensorType::F32, &shape, scaled))
@@ -141,11 +156,19 @@ pub(super) fn expr(weight: &Stored, scale: &Stored, block: [u64; 2]) -> Result<E
 impl Rows for Scaled {
     fn append(&self, rows: Range<u64>, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let mut row = Vec::with_capacity(self.columns);
+        let (mut scales, mut zeros) = (Vec::new(), Vec::new());
         for at in rows.start as usize..rows.end as usize {
             row.clear();
             values::widen(&self.weight, at * self.columns, self.columns, &mut row);
-            let scales = &self.scales[at / self.block[0] * self.grid..][..self.grid];
-            for (values, scale) in row.chunks_mut(self.block[1]).zip(scales) {
+            let line = at / self.block[0];
+            self.scales.read_row(line, &mut scales);
+            if let Some(table) = &self.zeros {
+                table.read_row(line, &mut zeros);
+                for (values, zero) in row.chunks_mut(self.block[1]).zip(&zeros) {
+                    values.iter_mut().for_each(|value| *value -= zero);
+                }
+            }
+            for (values, scale) in row.chunks_mut(self.block[1]).zip(&scales) {
                 values.iter_mut().for_each(|value| *value *= scale);
             }
             out.extend(row.iter().flat_map(|value| value.to_le_bytes()));

@@ -5,8 +5,8 @@ use std::ops::Range;
 use gristmill_gguf::{ReadError, TensorType};
 use serde_json::Value as Json;
 
-use super::packed::{field, words};
-use super::{Named, Tensors, blocks, floats, matrix, nvfp4, parameter};
+use super::packed::{Table, field, words};
+use super::{Named, Tensors, blocks, floats, groups_of, matrix, nvfp4, parameter};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows};
@@ -17,11 +17,9 @@ struct Packed {
     weight: Stored,
     /// Zero points, packed along the outputs; without them the middle of the range.
     zeros: Option<Stored>,
-    scales: Vec<f32>,
+    scales: Table,
     /// Group of each input.
     groups: Vec<u32>,
-    /// Groups in a row of scales.
-    count: usize,
     bits: usize,
     words_per_row: usize,
 }
@@ -31,35 +29,52 @@ pub(super) fn read(
     by_name: &Tensors,
     scheme: &Json,
 ) -> Result<Vec<Named>, Error> {
+    let groups = scheme.get("config_groups").and_then(Json::as_object);
+    let group = groups.and_then(|groups| groups.values().next());
+    // Groups may have formats of their own; the model has that of the first.
     let format = scheme.get("format").and_then(Json::as_str);
-    let weights = scheme
-        .get("config_groups")
-        .and_then(Json::as_object)
-        .and_then(|groups| groups.values().next())
-        .and_then(|group| group.get("weights"))
-        .cloned()
-        .unwrap_or_default();
+    let format = match format {
+        Some("mixed-precision") | None => group
+            .and_then(|group| group.get("format"))
+            .and_then(Json::as_str),
+        stated => stated,
+    };
+    let many = groups.is_some_and(|groups| groups.len() > 1);
+    let weights = group.and_then(|group| group.get("weights"));
+    let weights = weights.unwrap_or(&Json::Null);
     match format {
+        Some("dense") => Ok(tensors
+            .iter()
+            .map(|tensor| (tensor.name.clone(), Expr::load(tensor)))
+            .collect()),
         Some("float-quantized" | "int-quantized" | "naive-quantized") => {
             let block = weights.get("block_structure").and_then(Json::as_array);
             let side = |at: usize| block.and_then(|b| b.get(at)?.as_u64()).filter(|&n| n > 0);
             let block = [side(0).unwrap_or(128), side(1).unwrap_or(128)];
             blocks::read_with(tensors, by_name, block)
         }
+        Some("pack-quantized") if many => Err(Error::config(
+            "quantization_config",
+            "has several groups of parameters (config_groups); one is read",
+        )),
         Some("pack-quantized") => {
-            let bits = parameter(&weights, "num_bits").unwrap_or(4) as usize;
-            if ![2, 4, 8].contains(&bits) {
+            let bits = parameter(weights, "num_bits").unwrap_or(4) as usize;
+            if !(1..=8).contains(&bits) {
                 return Err(Error::config(
                     "quantization_config",
-                    format!("packs {bits} bits; 2, 4 and 8 are read"),
+                    format!("packs {bits} bits; 1 to 8 are read"),
                 ));
             }
             unpack(tensors, by_name, bits)
         }
         Some("nvfp4-pack-quantized") => nvfp4::read(tensors, by_name),
-        other => Err(Error::config(
+        Some(other) => Err(Error::config(
             "quantization_config",
-            format!("has the format {other:?} of compressed-tensors, which is not supported"),
+            format!("has the format `{other}` of compressed-tensors, which is not supported"),
+        )),
+        None => Err(Error::config(
+            "quantization_config",
+            "states no `format` of compressed-tensors",
         )),
     }
 }
@@ -88,21 +103,20 @@ fn packed(weight: &Stored, by_name: &Tensors, base: &str, bits: usize) -> Result
     let scales = by_name.need(&format!("{base}_scale"))?;
     let [outputs, words_per_row] = matrix(weight)?;
     let per_word = 32 / bits as u64;
-    let shape = by_name.get(&format!("{base}_shape")).map(floats);
-    let inputs = match shape.as_deref() {
-        Some([_, inputs]) => *inputs as u64,
-        _ => words_per_row * per_word,
+    let shape = by_name.get(&format!("{base}_shape"));
+    let inputs = match shape.filter(|shape| shape.elements() == 2).map(floats) {
+        Some(shape) => shape[1] as u64,
+        None => words_per_row * per_word,
     };
-    let count = scales.elements() / outputs.max(1);
     let zeros = by_name.get(&format!("{base}_zero_point"));
+    let table = Table::new(scales, outputs);
+    let count = table.as_ref().map_or(0, |table| table.columns() as u64);
     let fits = weight.dtype == Dtype::I32
-        && count > 0
-        && scales.elements() == outputs * count
         && inputs.div_ceil(per_word) == words_per_row
         && zeros.is_none_or(|zeros| {
             zeros.dtype == Dtype::I32 && zeros.shape == [outputs.div_ceil(per_word), count]
         });
-    if !fits {
+    let (Some(scales), true) = (table, fits) else {
         return Err(Error::tensor(
             &weight.name,
             format!(
@@ -110,29 +124,13 @@ fn packed(weight: &Stored, by_name: &Tensors, base: &str, bits: usize) -> Result
                 weight.shape, scales.shape
             ),
         ));
-    }
-    let groups: Vec<u32> = match by_name.get(&format!("{base}_g_idx")) {
-        Some(index) => floats(index)
-            .into_iter()
-            .map(|group| group as u32)
-            .collect(),
-        None => {
-            let size = inputs.div_ceil(count);
-            (0..inputs).map(|input| (input / size) as u32).collect()
-        }
     };
-    if groups.len() as u64 != inputs || groups.iter().any(|&group| u64::from(group) >= count) {
-        return Err(Error::tensor(
-            format!("{base}_g_idx"),
-            format!("does not give each of {inputs} inputs one of {count} groups"),
-        ));
-    }
+    let index = by_name.get(&format!("{base}_g_idx"));
     let packed = Packed {
         weight: weight.clone(),
         zeros: zeros.cloned(),
-        scales: floats(scales),
-        groups,
-        count: count as usize,
+        scales,
+        groups: groups_of(weight, index, inputs, inputs.div_ceil(count), count)?,
         bits,
         words_per_row: words_per_row as usize,
     };
@@ -144,20 +142,21 @@ impl Rows for Packed {
         let per_word = 32 / self.bits;
         let middle = 1 << (self.bits - 1);
         let packed = words(&self.weight);
+        let mut zeros = vec![middle; self.scales.columns()];
+        let mut scales = Vec::new();
         for output in rows.start as usize..rows.end as usize {
             let row = &packed[output * self.words_per_row..][..self.words_per_row];
-            let scales = &self.scales[output * self.count..][..self.count];
+            self.scales.read_row(output, &mut scales);
+            if let Some(stored) = &self.zeros {
+                let line = &words(stored)[output / per_word * zeros.len()..][..zeros.len()];
+                for (zero, &word) in zeros.iter_mut().zip(line) {
+                    *zero = field(word, output % per_word, self.bits).cast_signed();
+                }
+            }
             for (input, &group) in self.groups.iter().enumerate() {
                 let group = group as usize;
                 let value = field(row[input / per_word], input % per_word, self.bits);
-                let zero = match &self.zeros {
-                    Some(zeros) => {
-                        let word = words(zeros)[output / per_word * self.count + group];
-                        field(word, output % per_word, self.bits)
-                    }
-                    None => middle,
-                };
-                let value = (value.cast_signed() - zero.cast_signed()) as f32 * scales[group];
+                let value = (value.cast_signed() - zeros[group]) as f32 * scales[group];
                 out.extend_from_slice(&value.to_le_bytes());
             }
         }

@@ -5,23 +5,26 @@ use std::ops::Range;
 use gristmill_gguf::{ReadError, TensorType};
 use serde_json::Value as Json;
 
-use super::packed::{field, words};
-use super::{Named, Tensors, floats, matrix, parameter};
+use super::packed::{Table, append_by_columns, stream, words};
+use super::{Named, Tensors, groups_of, matrix, parameter};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows};
+
+/// Bits that are read: 3 as a stream that crosses words, the others never do.
+const BITS: [u64; 4] = [2, 3, 4, 8];
 
 /// A matrix stored input-major: `w[o][i] = scales[g][o] · (q[i][o] − zero[g][o])`, `g = group[i]`.
 #[derive(Debug)]
 struct Grouped {
     weight: Stored,
     zeros: Stored,
-    scales: Vec<f32>,
+    scales: Table,
     groups: Vec<u32>,
     bits: usize,
     outputs: usize,
     /// What is stored below the true zero point.
-    zero_offset: i32,
+    zero_offset: u32,
 }
 
 /// Plain tensors in their places, unpacked ones after them.
@@ -31,20 +34,18 @@ pub(super) fn read(
     scheme: &Json,
 ) -> Result<Vec<Named>, Error> {
     let bits = parameter(scheme, "bits").unwrap_or(4);
-    if ![2, 4, 8].contains(&bits) {
+    if !BITS.contains(&bits) {
         return Err(Error::config(
             "quantization_config",
-            format!("has {bits} bits; GPTQ is read with 2, 4 and 8"),
+            format!("has {bits} bits; GPTQ is read with {BITS:?}"),
         ));
     }
-    // The first format stores zero points less one.
-    let v2 = scheme.get("checkpoint_format").and_then(Json::as_str) == Some("gptq_v2");
     let mut plain = Vec::new();
     let mut unpacked = Vec::new();
     for tensor in tensors {
         let base = |suffix: &str| tensor.name.strip_suffix(suffix);
         if let Some(base) = base(".qweight") {
-            let weight = grouped(tensor, by_name, base, scheme, bits as usize, i32::from(!v2))?;
+            let weight = grouped(tensor, by_name, base, scheme, bits)?;
             unpacked.push((format!("{base}.weight"), weight));
             continue;
         }
@@ -62,20 +63,19 @@ fn grouped(
     by_name: &Tensors,
     base: &str,
     scheme: &Json,
-    bits: usize,
-    zero_offset: i32,
+    bits: u64,
 ) -> Result<Expr, Error> {
     let zeros = by_name.need(&format!("{base}.qzeros"))?;
     let scales = by_name.need(&format!("{base}.scales"))?;
     let [packed, outputs] = matrix(weight)?;
     let [groups, _] = matrix(scales)?;
-    let per_word = 32 / bits as u64;
-    let inputs = packed * per_word;
+    let inputs = packed.saturating_mul(32) / bits;
+    let table = Table::new(scales, groups).filter(|table| table.columns() as u64 == outputs);
     let fits = weight.dtype == Dtype::I32
         && zeros.dtype == Dtype::I32
-        && scales.shape == [groups, outputs]
-        && zeros.shape == [groups, outputs.div_ceil(per_word)];
-    if !fits {
+        && inputs * bits == packed * 32
+        && zeros.shape == [groups, (outputs * bits).div_ceil(32)];
+    let (Some(scales), true) = (table, fits) else {
         return Err(Error::tensor(
             &weight.name,
             format!(
@@ -83,52 +83,60 @@ fn grouped(
                 weight.shape, zeros.shape, scales.shape
             ),
         ));
-    }
-    let index: Vec<u32> = match by_name.get(&format!("{base}.g_idx")) {
-        Some(index) => floats(index)
-            .into_iter()
-            .map(|group| group as u32)
-            .collect(),
-        None => {
-            let size = parameter(scheme, "group_size").unwrap_or(inputs).max(1);
-            (0..inputs).map(|input| (input / size) as u32).collect()
-        }
     };
-    if index.len() as u64 != inputs || index.iter().any(|&group| u64::from(group) >= groups) {
-        return Err(Error::tensor(
-            format!("{base}.g_idx"),
-            format!("does not give each of {inputs} inputs one of {groups} groups"),
-        ));
-    }
+    let index = by_name.get(&format!("{base}.g_idx"));
+    let size = parameter(scheme, "group_size").unwrap_or(inputs);
+    // The first format stores zero points less one.
+    let v2 = scheme.get("checkpoint_format").and_then(Json::as_str) == Some("gptq_v2");
     let grouped = Grouped {
         weight: weight.clone(),
         zeros: zeros.clone(),
-        scales: floats(scales),
-        groups: index,
-        bits,
+        scales,
+        groups: groups_of(weight, index, inputs, size, groups)?,
+        bits: bits as usize,
         outputs: outputs as usize,
-        zero_offset,
+        zero_offset: u32::from(!v2),
     };
     Ok(Expr::scheme(TensorType::F32, &[inputs, outputs], grouped))
 }
 
+impl Grouped {
+    /// Scales and zero points of a group, for these outputs.
+    fn group(&self, group: usize, outputs: &Range<usize>, scales: &mut Vec<f32>) -> Vec<i32> {
+        self.scales.read(group, outputs.clone(), scales);
+        let row = (self.outputs * self.bits).div_ceil(32) * 4;
+        let zeros = &self.zeros.bytes()[group * row..][..row];
+        let zero = |output| stream(zeros, output, self.bits) + self.zero_offset;
+        outputs.clone().map(|o| zero(o).cast_signed()).collect()
+    }
+}
+
 impl Rows for Grouped {
     fn append(&self, rows: Range<u64>, out: &mut Vec<u8>) -> Result<(), ReadError> {
-        let per_word = 32 / self.bits;
-        let zero_words = self.outputs.div_ceil(per_word);
-        let (words_of, zeros_of) = (words(&self.weight), words(&self.zeros));
-        for output in rows.start as usize..rows.end as usize {
-            for (input, &group) in self.groups.iter().enumerate() {
-                let group = group as usize;
-                let word = words_of[input / per_word * self.outputs + output];
-                let value = field(word, input % per_word, self.bits).cast_signed();
-                let word = zeros_of[group * zero_words + output / per_word];
-                let zero = field(word, output % per_word, self.bits).cast_signed();
-                let scale = self.scales[group * self.outputs + output];
-                let value = scale * (value - zero - self.zero_offset) as f32;
-                out.extend_from_slice(&value.to_le_bytes());
+        let outputs = rows.start as usize..rows.end as usize;
+        let words = words(&self.weight);
+        let word = |at: usize| -> &[[u8; 4]] {
+            let row = words.get(at * self.outputs..(at + 1) * self.outputs);
+            row.map_or(&[], |row| &row[outputs.clone()])
+        };
+        let mask = (1u64 << self.bits) - 1;
+        let count = self.scales.rows();
+        let mut scales = vec![Vec::new(); count];
+        let zeros: Vec<Vec<i32>> = (0..count)
+            .map(|group| self.group(group, &outputs, &mut scales[group]))
+            .collect();
+        append_by_columns(outputs.len(), self.groups.len(), out, |input, values| {
+            let group = self.groups[input] as usize;
+            let (scales, zeros) = (&scales[group], &zeros[group]);
+            let bit = input * self.bits;
+            let (low, high) = (word(bit / 32), word(bit / 32 + 1));
+            for (at, value) in values.iter_mut().enumerate() {
+                let high = high.get(at).map_or(0, |word| u32::from_le_bytes(*word));
+                let both = u64::from(high) << 32 | u64::from(u32::from_le_bytes(low[at]));
+                let quant = (both >> (bit % 32) & mask) as i32;
+                *value = scales[at] * (quant - zeros[at]) as f32;
             }
-        }
+        });
         Ok(())
     }
 

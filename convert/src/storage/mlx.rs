@@ -5,8 +5,8 @@ use std::ops::Range;
 use gristmill_gguf::{ReadError, TensorType};
 use serde_json::Value as Json;
 
-use super::packed::{field, words};
-use super::{Named, Tensors, floats, parameter};
+use super::packed::{Table, stream};
+use super::{Named, Tensors, mxfp4, nvfp4, parameter};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows};
@@ -15,33 +15,27 @@ use crate::expr::{Expr, Rows};
 #[derive(Debug)]
 struct Affine {
     weight: Stored,
-    scales: Vec<f32>,
-    biases: Vec<f32>,
-    group_size: usize,
+    scales: Table,
+    biases: Table,
+    columns: usize,
     bits: usize,
-    words_per_row: usize,
 }
+
+const BITS: [u64; 6] = [2, 3, 4, 5, 6, 8];
 
 pub(super) fn read(
     tensors: &[Stored],
     by_name: &Tensors,
     scheme: &Json,
 ) -> Result<Vec<Named>, Error> {
-    let bits = parameter(scheme, "bits").unwrap_or(4) as usize;
-    if ![2, 4, 8].contains(&bits) {
-        return Err(Error::config(
-            "quantization",
-            format!("has {bits} bits; MLX is read with 2, 4 and 8"),
-        ));
-    }
-    let group_size = parameter(scheme, "group_size").unwrap_or(64);
     let mut out = Vec::new();
     for tensor in tensors {
         let base = |suffix: &str| tensor.name.strip_suffix(suffix);
         let scales = base(".weight").and_then(|base| by_name.get(&format!("{base}.scales")));
         if let (Some(base), Some(scales), Dtype::U32) = (base(".weight"), scales, tensor.dtype) {
-            let biases = by_name.need(&format!("{base}.biases"))?;
-            let expr = affine(tensor, scales, biases, bits, group_size)?;
+            // A module may state parameters of its own.
+            let own = scheme.get(base).filter(|own| own.is_object());
+            let expr = unpacked(tensor, scales, by_name, base, own.unwrap_or(scheme))?;
             out.push((tensor.name.clone(), expr));
             continue;
         }
@@ -54,21 +48,50 @@ pub(super) fn read(
     Ok(out)
 }
 
-fn affine(
+fn unpacked(
     weight: &Stored,
     scales: &Stored,
-    biases: &Stored,
-    bits: usize,
-    group_size: u64,
+    by_name: &Tensors,
+    base: &str,
+    scheme: &Json,
 ) -> Result<Expr, Error> {
-    let words_per_row = weight.shape.last().copied().unwrap_or(0);
-    let columns = words_per_row * (32 / bits as u64);
-    let groups = columns / group_size;
+    let mode = scheme.get("mode").and_then(Json::as_str);
+    match mode.unwrap_or("affine") {
+        "affine" => {
+            let biases = by_name.need(&format!("{base}.biases"))?;
+            affine(weight, scales, biases, scheme)
+        }
+        "mxfp4" => mxfp4::words(weight, scales),
+        "nvfp4" => nvfp4::words(weight, scales),
+        other => Err(Error::config(
+            "quantization",
+            format!("has mode `{other}`; MLX is read in affine, mxfp4 and nvfp4"),
+        )),
+    }
+}
+
+fn affine(weight: &Stored, scales: &Stored, biases: &Stored, scheme: &Json) -> Result<Expr, Error> {
+    let bits = parameter(scheme, "bits").unwrap_or(4);
+    if !BITS.contains(&bits) {
+        return Err(Error::config(
+            "quantization",
+            format!("has {bits} bits; MLX is read with {BITS:?}"),
+        ));
+    }
+    let group_size = parameter(scheme, "group_size").unwrap_or(64);
+    let words = weight.shape.last().copied().unwrap_or(0);
+    let rows = weight.elements().checked_div(words).unwrap_or(0);
+    let columns = words.saturating_mul(32) / bits;
     let mut expected = weight.shape.clone();
     if let Some(last) = expected.last_mut() {
-        *last = groups;
+        *last = columns / group_size;
     }
-    if groups * group_size != columns || scales.shape != expected || biases.shape != expected {
+    let fits = columns.is_multiple_of(group_size)
+        && columns * bits == words * 32
+        && scales.shape == expected
+        && biases.shape == expected;
+    let tables = Table::new(scales, rows).zip(Table::new(biases, rows));
+    let (Some((scales, biases)), true) = (tables, fits) else {
         return Err(Error::tensor(
             &weight.name,
             format!(
@@ -77,32 +100,36 @@ fn affine(
                 weight.shape, scales.shape, biases.shape
             ),
         ));
-    }
+    };
     let mut shape: Vec<u64> = weight.shape.iter().rev().copied().collect();
     shape[0] = columns;
     let affine = Affine {
         weight: weight.clone(),
-        scales: floats(scales),
-        biases: floats(biases),
-        group_size: group_size as usize,
-        bits,
-        words_per_row: words_per_row as usize,
+        scales,
+        biases,
+        columns: columns as usize,
+        bits: bits as usize,
     };
     Ok(Expr::scheme(TensorType::F32, &shape, affine))
 }
 
+impl Affine {
+    fn row_bytes(&self) -> usize {
+        self.columns * self.bits / 8
+    }
+}
+
 impl Rows for Affine {
     fn append(&self, rows: Range<u64>, out: &mut Vec<u8>) -> Result<(), ReadError> {
-        let per_word = 32 / self.bits;
-        let columns = self.words_per_row * per_word;
-        let groups = columns / self.group_size;
-        let packed = words(&self.weight);
+        let size = self.columns / self.scales.columns();
+        let (mut scales, mut biases) = (Vec::new(), Vec::new());
         for output in rows.start as usize..rows.end as usize {
-            let row = &packed[output * self.words_per_row..][..self.words_per_row];
-            for column in 0..columns {
-                let group = output * groups + column / self.group_size;
-                let value = field(row[column / per_word], column % per_word, self.bits);
-                let value = value as f32 * self.scales[group] + self.biases[group];
+            let row = &self.weight.bytes()[output * self.row_bytes()..][..self.row_bytes()];
+            self.scales.read_row(output, &mut scales);
+            self.biases.read_row(output, &mut biases);
+            for column in 0..self.columns {
+                let group = column / size;
+                let value = stream(row, column, self.bits) as f32 * scales[group] + biases[group];
                 out.extend_from_slice(&value.to_le_bytes());
             }
         }
@@ -110,7 +137,7 @@ impl Rows for Affine {
     }
 
     fn release(&self, rows: Range<u64>) {
-        let size = self.words_per_row * 4;
+        let size = self.row_bytes();
         self.weight
             .release(rows.start as usize * size..rows.end as usize * size);
     }

@@ -1,6 +1,8 @@
 //! Checkpoints whose weights are already quantized: what is stored, as plain tensors.
 
 mod awq;
+mod bitnet;
+mod bitsandbytes;
 mod blocks;
 mod compressed;
 mod gptq;
@@ -8,6 +10,8 @@ mod mlx;
 pub(crate) mod mxfp4;
 mod nvfp4;
 mod packed;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
@@ -50,7 +54,14 @@ pub(crate) fn read(tensors: &[Stored], config: &Config) -> Result<Vec<Named>, Er
         };
     };
     let method = scheme.get("quant_method").and_then(Json::as_str);
+    let flag = |name: &str| scheme.get(name).and_then(Json::as_bool) == Some(true);
     match method {
+        Some("bitnet") => bitnet::read(tensors, &by_name),
+        Some("bitsandbytes") => bitsandbytes::read(tensors, &by_name),
+        // Files written before the method was named.
+        None if flag("load_in_4bit") || flag("load_in_8bit") => {
+            bitsandbytes::read(tensors, &by_name)
+        }
         Some("mxfp4") => Ok(plain().collect()),
         Some("fp8" | "fbgemm_fp8") => blocks::read(tensors, &by_name, scheme),
         Some("gptq") => gptq::read(tensors, &by_name, scheme),
@@ -63,8 +74,8 @@ pub(crate) fn read(tensors: &[Stored], config: &Config) -> Result<Vec<Named>, Er
         Some(method) => Err(Error::config(
             "quantization_config",
             format!(
-                "has the method `{method}`, which is not supported; known are awq, \
-                 compressed-tensors, fp8, gptq, modelopt, mxfp4"
+                "has the method `{method}`, which is not supported; known are awq, bitnet, \
+                 bitsandbytes, compressed-tensors, fp8, gptq, modelopt, mxfp4"
             ),
         )),
         None if scheme.get("group_size").is_some() && scheme.get("bits").is_some() => {
@@ -83,6 +94,33 @@ fn floats(stored: &Stored) -> Vec<f32> {
     let mut out = Vec::with_capacity(count);
     values::widen(stored, 0, count, &mut out);
     out
+}
+
+/// The group of each input: as an index says, or by runs of `size`.
+fn groups_of(
+    weight: &Stored,
+    index: Option<&Stored>,
+    inputs: u64,
+    size: u64,
+    groups: u64,
+) -> Result<Vec<u32>, Error> {
+    let index: Vec<u32> = match index {
+        Some(index) if index.elements() == inputs => floats(index)
+            .into_iter()
+            .map(|group| group as u32)
+            .collect(),
+        Some(_) => Vec::new(),
+        None => (0..inputs)
+            .map(|input| (input / size.max(1)) as u32)
+            .collect(),
+    };
+    if index.len() as u64 != inputs || index.iter().any(|&group| u64::from(group) >= groups) {
+        return Err(Error::tensor(
+            &weight.name,
+            format!("its index does not give each of {inputs} inputs one of {groups} groups"),
+        ));
+    }
+    Ok(index)
 }
 
 /// A positive integer of a scheme's parameters.

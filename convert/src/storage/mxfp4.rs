@@ -21,32 +21,49 @@ struct Packed {
 
 /// The stack of matrices in ggml's MXFP4, bit for bit the same values.
 pub(crate) fn expr(blocks: &Stored, scales: &Stored) -> Result<Expr, Error> {
-    let ([experts, rows, count, 16], true) = (
+    let ([experts, rows, count, 16], Dtype::U8) = (
         <[u64; 4]>::try_from(&blocks.shape[..]).unwrap_or_default(),
-        blocks.dtype == Dtype::U8 && scales.dtype == Dtype::U8,
+        blocks.dtype,
     ) else {
         return Err(Error::tensor(
             &blocks.name,
             format!("is {} {:?}, no MXFP4 blocks", blocks.dtype, blocks.shape),
         ));
     };
-    if scales.shape != [experts, rows, count] {
+    repacked(blocks, scales, &[experts, rows, count])
+}
+
+/// The same of matrices whose codes are stored as words of eight values.
+pub(super) fn words(codes: &Stored, scales: &Stored) -> Result<Expr, Error> {
+    let Some((&words, outer)) = codes.shape.split_last() else {
+        return Err(Error::tensor(&codes.name, "is a scalar, no MXFP4 blocks"));
+    };
+    let mut shape = outer.to_vec();
+    shape.push(words / 4);
+    repacked(codes, scales, &shape)
+}
+
+/// `shape` is that of the blocks, in PyTorch's order.
+fn repacked(blocks: &Stored, scales: &Stored, shape: &[u64]) -> Result<Expr, Error> {
+    let count = shape.iter().product::<u64>();
+    let whole = blocks.bytes().len() as u64 == count.saturating_mul(CODES as u64);
+    if scales.dtype != Dtype::U8 || scales.shape != shape || !whole {
         return Err(Error::tensor(
             &scales.name,
             format!(
-                "has shape {:?}, expected {:?}",
-                scales.shape,
-                &blocks.shape[..3]
+                "is {} {:?}, expected U8 {shape:?} for blocks {:?}",
+                scales.dtype, scales.shape, blocks.shape
             ),
         ));
     }
+    let mut gguf: Vec<u64> = shape.iter().rev().copied().collect();
+    gguf[0] *= 32;
     let packed = Packed {
         blocks: blocks.clone(),
         scales: scales.clone(),
-        blocks_per_row: count as usize,
+        blocks_per_row: (gguf[0] / 32) as usize,
     };
-    let shape = [count * 32, rows, experts];
-    Ok(Expr::scheme(TensorType::MXFP4, &shape, packed))
+    Ok(Expr::scheme(TensorType::MXFP4, &gguf, packed))
 }
 
 impl Packed {

@@ -22,31 +22,71 @@ struct Packed {
     blocks_per_row: usize,
 }
 
+/// A tensor's parts, whichever of the two spellings is stored.
+struct Spelling {
+    codes: &'static str,
+    /// The factor of the whole tensor, and that of its input; ggml has them under these names.
+    factors: [(&'static str, &'static str); 2],
+    /// Whether the stored factors divide.
+    divides: bool,
+}
+
+/// ModelOpt's, and that of compressed-tensors.
+const SPELLINGS: [Spelling; 2] = [
+    Spelling {
+        codes: ".weight",
+        factors: [("weight_scale_2", "scale"), ("input_scale", "input_scale")],
+        divides: false,
+    },
+    Spelling {
+        codes: ".weight_packed",
+        factors: [
+            ("weight_global_scale", "scale"),
+            ("input_global_scale", "input_scale"),
+        ],
+        divides: true,
+    },
+];
+
 /// Packed weights first, each with its factors; then all other tensors.
 pub(super) fn read(tensors: &[Stored], by_name: &Tensors) -> Result<Vec<Named>, Error> {
+    const PARTS: [&str; 7] = [
+        ".weight_scale",
+        ".weight_scale_2",
+        ".input_scale",
+        ".weight_global_scale",
+        ".input_global_scale",
+        ".k_scale",
+        ".v_scale",
+    ];
     let mut packed = Vec::new();
     let mut others = Vec::new();
     for tensor in tensors {
-        let base = |suffix: &str| tensor.name.strip_suffix(suffix);
-        let scales = base(".weight").and_then(|base| by_name.get(&format!("{base}.weight_scale")));
-        if let (Some(base), Some(scales), Dtype::U8) = (base(".weight"), scales, tensor.dtype) {
-            packed.push((tensor.name.clone(), repack(tensor, scales)?));
-            for (stored, suffix) in [("weight_scale_2", "scale"), ("input_scale", "input_scale")] {
-                if let Some(factor) = by_name.get(&format!("{base}.{stored}"))
-                    && floats(factor) != [1.0]
-                {
-                    packed.push((format!("{base}.{suffix}"), Expr::load(factor).to_f32()));
+        let found = SPELLINGS.iter().find_map(|spelling| {
+            let base = tensor.name.strip_suffix(spelling.codes)?;
+            let scales = by_name.get(&format!("{base}.weight_scale"))?;
+            (tensor.dtype == Dtype::U8).then_some((spelling, base, scales))
+        });
+        if let Some((spelling, base, scales)) = found {
+            packed.push((format!("{base}.weight"), matrix_of(tensor, scales)?));
+            for (stored, suffix) in spelling.factors {
+                let Some(factor) = by_name.get(&format!("{base}.{stored}")) else {
+                    continue;
+                };
+                let mut values = floats(factor);
+                if spelling.divides {
+                    values.iter_mut().for_each(|value| *value = value.recip());
+                }
+                if values != [1.0] {
+                    let count = values.len() as u64;
+                    let factor = Expr::values(values, &[count])
+                        .map_err(|error| Error::tensor(&factor.name, error.to_string()))?;
+                    packed.push((format!("{base}.{suffix}"), factor));
                 }
             }
             continue;
         }
-        let owner = [".weight_scale", ".weight_scale_2", ".input_scale"]
-            .into_iter()
-            .find_map(base);
-        let cache = [".k_scale", ".v_scale"]
-            .into_iter()
-            .any(|s| base(s).is_some());
-        if owner.is_none() && !cache {
+        if !PARTS.iter().any(|part| tensor.name.ends_with(part)) {
             others.push((tensor.name.clone(), Expr::load(tensor)));
         }
     }
@@ -54,32 +94,59 @@ pub(super) fn read(tensors: &[Stored], by_name: &Tensors) -> Result<Vec<Named>, 
     Ok(packed)
 }
 
-fn repack(codes: &Stored, scales: &Stored) -> Result<Expr, Error> {
+fn matrix_of(codes: &Stored, scales: &Stored) -> Result<Expr, Error> {
     let [rows, half] = matrix(codes)?;
-    let columns = half * 2;
-    if columns % VALUES != 0 {
+    if scales.dtype != Dtype::F8E4M3 {
+        return Err(Error::tensor(
+            &scales.name,
+            format!("is {}, expected F8E4M3", scales.dtype),
+        ));
+    }
+    repacked(codes, scales, &[rows, half.saturating_mul(2)])
+}
+
+/// Matrices whose codes are stored as words of eight values, without factors of a whole tensor.
+pub(super) fn words(codes: &Stored, scales: &Stored) -> Result<Expr, Error> {
+    let mut shape = codes.shape.clone();
+    if let Some(last) = shape.last_mut() {
+        *last = last.saturating_mul(8);
+    }
+    repacked(codes, scales, &shape)
+}
+
+/// `shape` is that of the values, in PyTorch's order.
+fn repacked(codes: &Stored, scales: &Stored, shape: &[u64]) -> Result<Expr, Error> {
+    let columns = shape.last().copied().unwrap_or(0);
+    if columns == 0 || columns % VALUES != 0 {
         return Err(Error::tensor(
             &codes.name,
             format!("has rows of {columns} values, which are no whole NVFP4 blocks of {VALUES}"),
         ));
     }
-    if scales.dtype != Dtype::F8E4M3 || scales.shape != [rows, columns / 16] {
+    let mut expected = shape.to_vec();
+    if let Some(last) = expected.last_mut() {
+        *last = columns / 16;
+    }
+    let values = shape.iter().product::<u64>();
+    if scales.shape != expected
+        || scales.dtype.size() != 1
+        || codes.bytes().len() as u64 != values / 2
+    {
         return Err(Error::tensor(
             &scales.name,
             format!(
-                "is {} {:?}, expected F8E4M3 {:?}",
-                scales.dtype,
-                scales.shape,
-                [rows, columns / 16]
+                "is {} {:?}, expected {expected:?} for codes {:?}",
+                scales.dtype, scales.shape, codes.shape
             ),
         ));
     }
+    let gguf: Vec<u64> = shape.iter().rev().copied().collect();
     let packed = Packed {
         codes: codes.clone(),
         scales: scales.clone(),
         blocks_per_row: (columns / VALUES) as usize,
     };
-    Ok(Expr::scheme(TensorType::NVFP4, &[columns, rows], packed))
+    Ok(Expr::scheme(TensorType::NVFP4, &gguf, packed))
 }
 
 impl Packed {

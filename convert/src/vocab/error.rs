@@ -84,7 +84,9 @@ impl Error {
                     .into(),
             ),
             Self::Checkpoint(error) => error.help(),
-            Self::File { .. } => None,
+            Self::File { .. } => Some(
+                "download the file again, or take the one published with the weights".into(),
+            ),
             Self::BeyondVocabulary { .. } | Self::BeyondEmbedding { .. } | Self::Duplicate { .. } => Some(
                 "the tokenizer may belong to another model; take the files published with these weights"
                     .into(),

@@ -25,9 +25,11 @@ const LLAMA_LIKE: &[&str] = &[
     "mistral4",
 ];
 
-/// Entries of the vocabulary: what the configuration states, rounded up where the embedding is.
+/// Entries of the vocabulary: what the configuration states or the embedding has, rounded up where
+/// the embedding is.
 pub(super) fn vocab_size(request: &Request<'_>) -> Option<u64> {
-    let stated = request.vocab_size.or(request.embedding_rows)?;
+    // An embedding that was lengthened without a word in the configuration has more rows.
+    let stated = request.vocab_size.max(request.embedding_rows)?;
     let multiple = match request.architecture {
         "mamba" | "granitehybrid" | "nemotron_h" | "nemotron_h_moe" => 8,
         "mamba2" => request.config["pad_vocab_size_multiple"]

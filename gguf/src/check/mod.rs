@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Subject};
 use crate::file;
+use crate::source::Source;
 
 /// How far a check goes; each level includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -184,6 +185,14 @@ fn finding_of(error: Error) -> Result<Finding, Error> {
         help,
         llama_cpp_refuses: true,
     })
+}
+
+/// Checks a model that is no file yet, at [`Level::Model`]: whether its metadata and the shapes of
+/// its tensors fit the architecture and each other. The findings name no file.
+pub fn check_source(source: &dyn Source) -> Vec<Finding> {
+    let mut findings = Findings::new(Path::new(""));
+    model::check_model(source, &mut findings);
+    findings.list
 }
 
 /// Checks a file, or the whole set if it is part of one.

@@ -6,7 +6,6 @@ use super::Findings;
 use super::Severity::{Error, Note, Warning};
 use super::vocabulary;
 use crate::error::Subject;
-use crate::file::File;
 use crate::schema::required::{Required, required};
 use crate::schema::sizes::Sizes;
 use crate::schema::{keys, tensors};
@@ -18,7 +17,7 @@ const LAYER_LIMIT: u64 = 512;
 const EXPERT_LIMIT: u64 = 1024;
 
 /// Checks a model as a whole.
-pub(super) fn check_model(file: &File, findings: &mut Findings<'_>) {
+pub(super) fn check_model(file: &dyn Source, findings: &mut Findings<'_>) {
     let metadata = file.metadata();
     let kind = metadata.str(keys::TYPE).unwrap_or("model");
     if kind != "model" {
@@ -150,7 +149,12 @@ fn check_numbers(sizes: Sizes<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-fn check_required(file: &File, sizes: Sizes<'_>, rules: &Required, findings: &mut Findings<'_>) {
+fn check_required(
+    file: &dyn Source,
+    sizes: Sizes<'_>,
+    rules: &Required,
+    findings: &mut Findings<'_>,
+) {
     for name in &rules.keys {
         if sizes.value(name).is_none() {
             findings
@@ -203,7 +207,7 @@ fn name_of(stem: &str, layer: u64) -> String {
 }
 
 /// Names and shapes of the tensors that are there.
-fn check_tensors(file: &File, sizes: Sizes<'_>, sure: bool, findings: &mut Findings<'_>) {
+fn check_tensors(file: &dyn Source, sizes: Sizes<'_>, sure: bool, findings: &mut Findings<'_>) {
     let known = tensors::known(sizes.architecture()).filter(|known| known.complete);
     let blocks = sizes.number("block_count");
     for info in file.tensors() {

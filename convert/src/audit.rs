@@ -1,0 +1,337 @@
+//! Fields of the configuration that change what a model computes, and that nobody heeded.
+
+use serde_json::Value as Json;
+
+use crate::config::{Config, as_f64};
+
+/// Fields that change the graph of some architecture, with the value that changes nothing.
+const FIELDS: &[(&str, Neutral)] = &[
+    ("alibi", Neutral::Flag(false)),
+    (
+        "apply_residual_connection_post_layernorm",
+        Neutral::Flag(false),
+    ),
+    ("attention_chunk_size", Neutral::Absent),
+    ("attention_in_multiplier", Neutral::Number(1.0)),
+    ("attention_k_eq_v", Neutral::Flag(false)),
+    ("attention_multiplier", Neutral::HeadScale),
+    ("attention_out_multiplier", Neutral::Number(1.0)),
+    ("attention_sink", Neutral::Flag(false)),
+    ("attn_logit_softcapping", Neutral::Number(0.0)),
+    ("clip_qkv", Neutral::Absent),
+    ("embedding_multiplier", Neutral::Number(1.0)),
+    ("final_logit_softcapping", Neutral::Number(0.0)),
+    ("input_jitter_noise", Neutral::Any),
+    ("key_multiplier", Neutral::Number(1.0)),
+    ("lm_head_multiplier", Neutral::Number(1.0)),
+    ("logit_scale", Neutral::Number(1.0)),
+    ("logits_scaling", Neutral::Number(1.0)),
+    ("n_shared_experts", Neutral::Number(0.0)),
+    ("num_experts", Neutral::Number(0.0)),
+    ("num_local_experts", Neutral::Number(0.0)),
+    ("n_routed_experts", Neutral::Number(0.0)),
+    ("partial_rotary_factor", Neutral::Number(1.0)),
+    ("query_pre_attn_scalar", Neutral::HeadLength),
+    ("residual_multiplier", Neutral::Number(1.0)),
+    ("rotary_pct", Neutral::Number(1.0)),
+    ("routed_scaling_factor", Neutral::Number(1.0)),
+    ("router_scale", Neutral::Number(1.0)),
+    ("scale_attn_by_inverse_layer_idx", Neutral::Flag(false)),
+    ("scale_depth", Neutral::Absent),
+    ("scale_emb", Neutral::Number(1.0)),
+    ("swiglu_limit", Neutral::Number(0.0)),
+    ("use_cla", Neutral::Flag(false)),
+    ("use_double_wide_mlp", Neutral::Flag(false)),
+    ("use_qk_norm", Neutral::Flag(false)),
+    ("qk_layernorm", Neutral::Flag(false)),
+    ("vocab_parallel_scale", Neutral::Number(1.0)),
+];
+
+/// The value of a field that leaves a graph as it is.
+#[derive(Debug, Clone, Copy)]
+enum Neutral {
+    Flag(bool),
+    Number(f64),
+    /// One over the root of a head's length: how scores are scaled without the field.
+    HeadScale,
+    /// A head's length, of which the scale of the scores is made.
+    HeadLength,
+    /// Only its absence.
+    Absent,
+    /// Every value: the field matters to training alone.
+    Any,
+}
+
+impl Neutral {
+    fn admits(self, value: &Json, config: &Config) -> bool {
+        let number = as_f64(value);
+        let near = |expected: f64| {
+            number.is_some_and(|number| (number - expected).abs() <= 1e-6 * expected.abs())
+        };
+        let head = || config.head_dim().ok().map(f64::from);
+        match self {
+            Self::Flag(flag) => value.as_bool() == Some(flag),
+            Self::Number(expected) => near(expected),
+            Self::HeadScale => head().is_some_and(|length| near(length.sqrt().recip())),
+            Self::HeadLength => head().is_some_and(near),
+            Self::Absent => false,
+            Self::Any => true,
+        }
+    }
+}
+
+/// Activations that graphs are built with, by architecture. Only those are judged that are listed.
+const ACTIVATIONS: &[(Activation, &[&str])] = &[
+    (
+        Activation::Silu,
+        &[
+            "afmoe",
+            "bitnet",
+            "cohere2",
+            "command-r",
+            "deepseek",
+            "deepseek2",
+            "dots1",
+            "ernie4_5",
+            "ernie4_5-moe",
+            "eurobert",
+            "exaone",
+            "exaone4",
+            "falcon-h1",
+            "glm4",
+            "glm4moe",
+            "granite",
+            "granitehybrid",
+            "granitemoe",
+            "hunyuan-dense",
+            "hunyuan-moe",
+            "internlm2",
+            "jamba",
+            "lfm2",
+            "lfm2moe",
+            "llama",
+            "llama4",
+            "mamba",
+            "mamba2",
+            "minicpm",
+            "minicpm3",
+            "minimax-m2",
+            "olmo",
+            "olmo2",
+            "olmoe",
+            "phi3",
+            "phimoe",
+            "qwen2",
+            "qwen2moe",
+            "qwen3",
+            "qwen3moe",
+            "qwen35",
+            "qwen35moe",
+            "qwen3next",
+            "seed_oss",
+            "smollm3",
+            "stablelm",
+        ],
+    ),
+    (
+        Activation::Gelu,
+        &[
+            "bert",
+            "bloom",
+            "falcon",
+            "gemma",
+            "gemma2",
+            "gemma3",
+            "gemma3n",
+            "gemma4",
+            "gpt2",
+            "gptneox",
+            "mpt",
+            "phi2",
+            "starcoder",
+            "starcoder2",
+            "t5",
+        ],
+    ),
+    (
+        Activation::SquaredRelu,
+        &["arcee", "nemotron", "nemotron_h"],
+    ),
+    (Activation::Xielu, &["apertus"]),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activation {
+    Silu,
+    Gelu,
+    Relu,
+    SquaredRelu,
+    Xielu,
+}
+
+impl Activation {
+    /// By the name that configurations have for it; the approximations of GELU are one.
+    fn named(name: &str) -> Option<Self> {
+        Some(match name.strip_prefix("gated-").unwrap_or(name) {
+            "silu" | "swish" | "swiglu" => Self::Silu,
+            "relu" => Self::Relu,
+            "relu2" | "relu_squared" | "squared_relu" => Self::SquaredRelu,
+            "xielu" => Self::Xielu,
+            name if name.starts_with("gelu") || name == "geglu" => Self::Gelu,
+            _ => return None,
+        })
+    }
+}
+
+/// Fields that name the activation, the one that counts first.
+const ACTIVATION_FIELDS: [&str; 6] = [
+    "hidden_activation",
+    "hidden_act",
+    "activation_function",
+    "mlp_hidden_act",
+    "feed_forward_proj",
+    "activation",
+];
+
+/// Kinds of rotary scaling that become keys or tensors, or mean none.
+const ROPE_TYPES: [&str; 10] = [
+    "default",
+    "none",
+    "linear",
+    "yarn",
+    "llama3",
+    "longrope",
+    "su",
+    "mrope",
+    "proportional",
+    "dynamic",
+];
+
+/// What of the configuration has no effect though it changes the model: one warning for each field.
+/// Called when everything that is heeded has been asked for.
+pub(crate) fn unheeded(config: &Config, architecture: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (field, neutral) in FIELDS {
+        if let Some(value) = config.stated(field)
+            && !config.is_heeded(field)
+            && !neutral.admits(value, config)
+        {
+            found.push(format!("`{field}` is {value}"));
+        }
+    }
+    if let Some(window) = config.stated("sliding_window")
+        && !config.is_heeded("sliding_window")
+        && config.stated("use_sliding_window") != Some(&Json::Bool(false))
+        && let Some(window) = window.as_u64()
+        && window > 0
+        && config
+            .stated("max_position_embeddings")
+            .and_then(Json::as_u64)
+            > Some(window)
+    {
+        found.push(format!("`sliding_window` is {window}"));
+    }
+    let scaling = config.rope_type();
+    // Only with an alpha does a dynamic scaling have a fixed base.
+    let dynamic = scaling == "dynamic" && config.rope("alpha").is_none();
+    if dynamic || !ROPE_TYPES.contains(&scaling) {
+        found.push(format!("the rotary scaling is `{scaling}`"));
+    }
+    let expected = ACTIVATIONS
+        .iter()
+        .find(|(_, architectures)| architectures.contains(&architecture));
+    let stated = ACTIVATION_FIELDS
+        .iter()
+        .find_map(|field| Some((field, config.stated(field)?.as_str()?)));
+    if let (Some((expected, _)), Some((field, name))) = (expected, stated)
+        && !config.is_heeded(field)
+        && Activation::named(name) != Some(*expected)
+    {
+        found.push(format!("`{field}` is `{name}`"));
+    }
+    found
+        .into_iter()
+        .map(|fact| {
+            format!(
+                "config.json: {fact}, which the {architecture} graph of GGUF does not heed: results \
+                 will differ from the model's own"
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn named(config: Json) -> Vec<String> {
+        let config = Config::new(&config);
+        // What a plain decoder asks for.
+        config.hidden().unwrap();
+        unheeded(&config, "llama")
+    }
+
+    #[test]
+    fn neutral_values_pass_and_others_are_named() {
+        let base = json!({"hidden_size": 64, "num_attention_heads": 4});
+        let with = |field: &str, value: Json| {
+            let mut config = base.clone();
+            config[field] = value;
+            named(config)
+        };
+        for (field, neutral, other) in [
+            ("clip_qkv", json!(null), json!(8.0)),
+            ("alibi", json!(false), json!(true)),
+            ("logit_scale", json!(1), json!(0.5)),
+            ("attn_logit_softcapping", json!(0.0), json!(30.0)),
+            ("attention_multiplier", json!(0.25), json!(0.2)),
+            ("query_pre_attn_scalar", json!(16), json!(32)),
+            ("hidden_act", json!("silu"), json!("gelu")),
+            ("hidden_act", json!("swish"), json!("my_own")),
+            ("num_experts", json!(0), json!(8)),
+            (
+                "rope_scaling",
+                json!({"type": "linear"}),
+                json!({"type": "dynamic"}),
+            ),
+        ] {
+            assert_eq!(with(field, neutral), [""; 0], "{field}");
+            let found = with(field, other);
+            assert_eq!(found.len(), 1, "{field}: {found:?}");
+            assert!(
+                found[0].contains(field) || field == "rope_scaling",
+                "{found:?}"
+            );
+        }
+        let window = |own: Json| {
+            let mut config = base.clone();
+            config
+                .as_object_mut()
+                .unwrap()
+                .extend(own.as_object().unwrap().clone());
+            named(config).len()
+        };
+        assert_eq!(
+            window(json!({"sliding_window": 8, "max_position_embeddings": 64})),
+            1
+        );
+        assert_eq!(
+            window(json!({"sliding_window": 64, "max_position_embeddings": 64})),
+            0
+        );
+        let unused = json!({
+            "sliding_window": 8, "max_position_embeddings": 64, "use_sliding_window": false
+        });
+        assert_eq!(window(unused), 0);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_heeded() {
+        let config = Config::new(&json!({"logit_scale": 0.5}));
+        assert_eq!(unheeded(&config, "llama").len(), 1);
+        config.f64(&["logit_scale"]).unwrap();
+        assert_eq!(unheeded(&config, "llama"), [""; 0]);
+    }
+}
