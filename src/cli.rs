@@ -48,6 +48,8 @@ pub enum Command {
     Imatrix(commands::imatrix::Arguments),
     /// Measure perplexity, and KL divergence from a base
     Perplexity(commands::perplexity::Arguments),
+    /// Measure speed and memory
+    Bench(commands::bench::Arguments),
     /// Go on from a text
     Generate(commands::generate::Arguments),
     /// Write a model's logits or embeddings
@@ -95,6 +97,7 @@ impl Command {
             Self::Tokenize(arguments) => commands::tokenize::run(&arguments, context),
             Self::Imatrix(arguments) => commands::imatrix::run(&arguments, context),
             Self::Perplexity(arguments) => commands::perplexity::run(&arguments, context),
+            Self::Bench(arguments) => commands::bench::run(&arguments, context),
             Self::Compare(arguments) => commands::compare::run(&arguments, context),
             Self::Card(arguments) => commands::card::run(&arguments, context),
             Self::Quantize(arguments) => commands::quantize::run(&arguments, context),

@@ -209,7 +209,7 @@ fn variant(
             .str("quantize.imatrix.file")
             .map(str::to_owned),
         measured,
-        prompt_tokens_per_second: speed.map(|speed| speed.prompt),
-        generation_tokens_per_second: speed.map(|speed| speed.generation),
+        prompt_tokens_per_second: speed.and_then(|speed| Some(speed.prompt?.median)),
+        generation_tokens_per_second: speed.and_then(|speed| Some(speed.generation?.median)),
     })
 }

@@ -1,5 +1,6 @@
 //! One file a command: its arguments and how its results are printed.
 
+pub mod bench;
 pub mod card;
 pub mod check;
 pub mod compare;

@@ -59,9 +59,9 @@ pub struct Measured {
     /// Perplexity and divergence.
     pub report: PerplexityReport,
     /// Prompt speed, tokens a second.
-    pub prompt: f64,
+    pub prompt: Option<f64>,
     /// Generation speed, tokens a second.
-    pub generation: f64,
+    pub generation: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

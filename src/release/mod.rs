@@ -367,8 +367,8 @@ impl Release<'_> {
                     let measured = Measured {
                         protocol: protocol.clone(),
                         report,
-                        prompt: speed.prompt,
-                        generation: speed.generation,
+                        prompt: speed.prompt.map(|rate| rate.median),
+                        generation: speed.generation.map(|rate| rate.median),
                     };
                     ledger.record_measured(&made.path, measured.clone())?;
                     measured
@@ -411,8 +411,8 @@ impl Release<'_> {
                 .str("quantize.imatrix.file")
                 .map(str::to_owned),
             measured: measured.report,
-            prompt_tokens_per_second: Some(measured.prompt),
-            generation_tokens_per_second: Some(measured.generation),
+            prompt_tokens_per_second: measured.prompt,
+            generation_tokens_per_second: measured.generation,
         })
     }
 

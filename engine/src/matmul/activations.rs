@@ -2,9 +2,12 @@
 
 use std::sync::OnceLock;
 
+use gristmill_quantize::Isa;
+
 use super::integer::Tiles;
 use super::{BLOCK, SUPER, float};
 use crate::pool::Pool;
+use crate::simd::{Loops, dispatch};
 
 /// The input of matrix products: `tokens` vectors of `cols` values, token after token.
 ///
@@ -76,14 +79,14 @@ impl Activations {
     }
 
     /// The 8-bit form, made on first use.
-    pub(super) fn a32(&self, pool: &Pool) -> &A32 {
-        self.a32.get_or_init(|| A32::quantize(self, pool))
+    pub(super) fn a32(&self, isa: Isa, pool: &Pool) -> &A32 {
+        self.a32.get_or_init(|| A32::quantize(self, isa, pool))
     }
 
     /// The 8-bit form of all tokens in tiles, made on first use.
-    pub(super) fn tiles(&self, pool: &Pool) -> &Tiles {
+    pub(super) fn tiles(&self, isa: Isa, pool: &Pool) -> &Tiles {
         self.tiles
-            .get_or_init(|| Tiles::new(self.a32(pool), self.tokens, |t| t, pool))
+            .get_or_init(|| Tiles::new(self.a32(isa, pool), self.tokens, |t| t, pool))
     }
 
     /// All tokens in f32 tiles, made on first use.
@@ -100,14 +103,15 @@ impl Activations {
 #[derive(Debug)]
 pub(super) struct A32 {
     supers: usize,
-    codes: Vec<i8>,
-    blocks: Vec<SuperSums>,
+    blocks: Vec<SuperCodes>,
 }
 
-/// Scales and sums of the 256 activations of a superblock.
+/// The 256 activations of a superblock.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct SuperSums {
+pub(super) struct SuperCodes {
+    /// The codes.
+    pub codes: [i8; SUPER],
     /// -128 times the sum of the codes of every 16 values: the first halves of the 8 blocks, then
     /// their second halves.
     pub zero: [i32; 16],
@@ -119,53 +123,34 @@ pub(super) struct SuperSums {
     pub sum: [f32; 8],
 }
 
-/// One token's 8-bit form.
-#[derive(Clone, Copy)]
-pub(super) struct A32Token<'a> {
-    pub codes: &'a [i8],
-    pub blocks: &'a [SuperSums],
+/// One token's 8-bit form: its superblocks.
+pub(super) type A32Token<'a> = &'a [SuperCodes];
+
+impl SuperCodes {
+    const ZERO: Self = Self {
+        codes: [0; SUPER],
+        zero: [0; 16],
+        half_sum: [0.0; 16],
+        scale: [0.0; 8],
+        sum: [0.0; 8],
+    };
 }
 
 impl A32 {
-    fn quantize(x: &Activations, pool: &Pool) -> Self {
-        const EMPTY: SuperSums = SuperSums {
-            zero: [0; 16],
-            half_sum: [0.0; 16],
-            scale: [0.0; 8],
-            sum: [0.0; 8],
-        };
+    fn quantize(x: &Activations, isa: Isa, pool: &Pool) -> Self {
         let supers = x.cols.div_ceil(SUPER);
-        let mut codes = vec![0; x.tokens * supers * SUPER];
-        let mut blocks = vec![EMPTY; x.tokens * supers];
-        if codes.is_empty() {
-            return Self {
-                supers,
-                codes,
-                blocks,
-            };
-        }
-        let rows: Vec<_> = codes
-            .chunks_mut(supers * SUPER)
-            .zip(blocks.chunks_mut(supers))
-            .map(std::sync::Mutex::new)
-            .collect();
-        // A unit of some 16 K values: 10 µs.
-        let tokens_per_unit = (16384 / x.cols.max(1)).max(1);
-        pool.run(x.tokens.div_ceil(tokens_per_unit), |unit| {
-            let first = unit * tokens_per_unit;
-            for token in first..(first + tokens_per_unit).min(x.tokens) {
-                if let Ok(mut row) = rows[token].lock() {
-                    let (codes, blocks) = &mut *row;
-                    quantize_token(x.token(token), codes, blocks);
+        let mut blocks = vec![SuperCodes::ZERO; x.tokens * supers];
+        if !blocks.is_empty() {
+            // A unit of some 16 K values: a few microseconds.
+            let tokens = (16384 / x.cols).max(1);
+            pool.chunks(&mut blocks, tokens * supers, |unit, blocks| {
+                for (i, blocks) in blocks.chunks_exact_mut(supers).enumerate() {
+                    let values = x.token(unit * tokens + i);
+                    dispatch(isa, QuantizeToken { values, blocks });
                 }
-            }
-        });
-        drop(rows);
-        Self {
-            supers,
-            codes,
-            blocks,
+            });
         }
+        Self { supers, blocks }
     }
 
     /// Superblocks in a vector.
@@ -174,28 +159,33 @@ impl A32 {
     }
 
     pub(super) fn token(&self, token: usize) -> A32Token<'_> {
-        A32Token {
-            codes: &self.codes[token * self.supers * SUPER..][..self.supers * SUPER],
-            blocks: &self.blocks[token * self.supers..][..self.supers],
-        }
+        &self.blocks[token * self.supers..][..self.supers]
     }
 }
 
-fn quantize_token(values: &[f32], codes: &mut [i8], blocks: &mut [SuperSums]) {
-    let codes = codes.chunks_exact_mut(SUPER);
-    for ((values, codes), sums) in values.chunks(SUPER).zip(codes).zip(blocks) {
-        for (b, values) in values.chunks(BLOCK).enumerate() {
-            let mut padded = [0.0; BLOCK];
-            padded[..values.len()].copy_from_slice(values);
-            let codes = &mut codes.as_chunks_mut::<BLOCK>().0[b];
-            let scale = quantize_block(&padded, codes);
-            let first: i32 = codes[..BLOCK / 2].iter().map(|&c| i32::from(c)).sum();
-            let second: i32 = codes[BLOCK / 2..].iter().map(|&c| i32::from(c)).sum();
-            sums.scale[b] = scale;
-            sums.sum[b] = scale * (first + second) as f32;
-            for (half, sum) in [(b, first), (8 + b, second)] {
-                sums.zero[half] = -128 * sum;
-                sums.half_sum[half] = scale * sum as f32;
+/// Rounds one vector to superblocks.
+struct QuantizeToken<'a> {
+    values: &'a [f32],
+    blocks: &'a mut [SuperCodes],
+}
+
+impl Loops for QuantizeToken<'_> {
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: usize>(self) {
+        for (values, block) in self.values.chunks(SUPER).zip(self.blocks) {
+            for (b, values) in values.chunks(BLOCK).enumerate() {
+                let mut padded = [0.0; BLOCK];
+                padded[..values.len()].copy_from_slice(values);
+                let codes = &mut block.codes.as_chunks_mut::<BLOCK>().0[b];
+                let scale = quantize_block(&padded, codes);
+                let first: i32 = codes[..BLOCK / 2].iter().map(|&c| i32::from(c)).sum();
+                let second: i32 = codes[BLOCK / 2..].iter().map(|&c| i32::from(c)).sum();
+                block.scale[b] = scale;
+                block.sum[b] = scale * (first + second) as f32;
+                for (half, sum) in [(b, first), (8 + b, second)] {
+                    block.zero[half] = -128 * sum;
+                    block.half_sum[half] = scale * sum as f32;
+                }
             }
         }
     }

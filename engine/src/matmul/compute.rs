@@ -9,7 +9,6 @@ use gristmill_quantize::Isa;
 use gristmill_quantize::types::decode_on;
 
 use super::activations::Activations;
-use super::codes::CodeRow;
 use super::float::Stored;
 use super::matrix::Matrix;
 use super::panels::{Plan, multiply_panels, pack_panels};
@@ -37,7 +36,6 @@ pub struct Compute {
 /// Buffers of one thread.
 #[derive(Default)]
 struct Scratch {
-    codes: CodeRow,
     floats: Vec<f32>,
     out: Vec<f32>,
     integer_panels: Vec<integer::Panel>,
@@ -251,7 +249,7 @@ impl Compute {
         let pool = &self.pool;
         let integer = self.integer(product.matrix);
         if integer.is_some() {
-            x.a32(pool); // by all threads, not by the first unit
+            x.a32(self.isa, pool); // by all threads, not by the first unit
         }
         if product.tokens.len() < BLOCKED_TOKENS {
             return Input::Rows;
@@ -266,10 +264,11 @@ impl Compute {
             ) => Input::Integer(
                 kernels,
                 match product.tokens {
-                    Tokens::All(_) => Tiles::Shared(x.tiles(pool)),
+                    Tokens::All(_) => Tiles::Shared(x.tiles(self.isa, pool)),
                     Tokens::Some(list) => {
                         let token = |i: usize| list[i] as usize;
-                        Tiles::Own(integer::Tiles::new(x.a32(pool), list.len(), token, pool))
+                        let a32 = x.a32(self.isa, pool);
+                        Tiles::Own(integer::Tiles::new(a32, list.len(), token, pool))
                     }
                 },
             ),
@@ -336,12 +335,18 @@ impl Compute {
         let n = rows.len();
         scratch.out.resize(n * tokens.len(), 0.0);
         if let Some(kernels) = self.integer(matrix) {
-            let x = x.a32(&self.pool);
-            scratch.codes.resize(x.supers());
+            let x = x.a32(self.isa, &self.pool);
+            let x: Vec<_> = (0..tokens.len()).map(|t| x.token(tokens.get(t))).collect();
+            let mut products = [0.0; integer::ROW_TOKENS];
             for (i, row) in rows.clone().enumerate() {
-                (kernels.unpack)(matrix.bytes(row..row + 1), &mut scratch.codes);
-                for t in 0..tokens.len() {
-                    scratch.out[t * n + i] = (kernels.dot)(&scratch.codes, x.token(tokens.get(t)));
+                let bytes = matrix.bytes(row..row + 1);
+                let mut out = scratch.out[i..].iter_mut().step_by(n);
+                for x in x.chunks(integer::ROW_TOKENS) {
+                    let products = &mut products[..x.len()];
+                    (kernels.row)(bytes, x, products);
+                    out.by_ref()
+                        .zip(products)
+                        .for_each(|(out, product)| *out = *product);
                 }
             }
         } else {

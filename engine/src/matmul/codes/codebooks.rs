@@ -7,7 +7,7 @@ use gristmill_quantize::codebooks::{
 
 use super::super::SUPER;
 #[cfg(target_arch = "x86_64")]
-use super::avx512_codebooks;
+use super::avx512::codebooks as avx512;
 use super::legacy::half;
 use super::{BlockScales, Codes, HalfScales, SuperScales, place};
 
@@ -68,7 +68,7 @@ impl Codes for IQ2_XXS {
     #[inline(always)]
     unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
         // SAFETY: the caller's promise.
-        unsafe { avx512_codebooks::iq2_xxs(bytes, codes, scales) };
+        unsafe { avx512::iq2_xxs(bytes, codes, scales) };
     }
 }
 
@@ -96,7 +96,7 @@ impl Codes for IQ2_XS {
     #[inline(always)]
     unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
         // SAFETY: the caller's promise.
-        unsafe { avx512_codebooks::iq2_xs(bytes, codes, scales) };
+        unsafe { avx512::iq2_xs(bytes, codes, scales) };
     }
 }
 
@@ -124,7 +124,7 @@ impl Codes for IQ2_S {
     #[inline(always)]
     unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
         // SAFETY: the caller's promise.
-        unsafe { avx512_codebooks::iq2_s(bytes, codes, scales) };
+        unsafe { avx512::iq2_s(bytes, codes, scales) };
     }
 }
 
@@ -152,7 +152,7 @@ impl Codes for IQ3_XXS {
     #[inline(always)]
     unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
         // SAFETY: the caller's promise.
-        unsafe { avx512_codebooks::iq3_xxs(bytes, codes, scales) };
+        unsafe { avx512::iq3_xxs(bytes, codes, scales) };
     }
 }
 
@@ -181,7 +181,7 @@ impl Codes for IQ3_S {
     #[inline(always)]
     unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
         // SAFETY: the caller's promise.
-        unsafe { avx512_codebooks::iq3_s(bytes, codes, scales) };
+        unsafe { avx512::iq3_s(bytes, codes, scales) };
     }
 }
 
@@ -221,7 +221,7 @@ impl Codes for IQ1_S {
     #[inline(always)]
     unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
         // SAFETY: the caller's promise.
-        unsafe { avx512_codebooks::iq1_s(bytes, codes, scales) };
+        unsafe { avx512::iq1_s(bytes, codes, scales) };
     }
 }
 
@@ -256,6 +256,6 @@ impl Codes for IQ1_M {
     #[inline(always)]
     unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
         // SAFETY: the caller's promise.
-        unsafe { avx512_codebooks::iq1_m(bytes, codes, scales) };
+        unsafe { avx512::iq1_m(bytes, codes, scales) };
     }
 }

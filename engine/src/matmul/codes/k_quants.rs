@@ -3,7 +3,7 @@
 
 use super::super::SUPER;
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::avx512::k_quants as avx512;
 use super::legacy::half;
 use super::{
     BlockScalesMinima, Codes, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales, place,

@@ -4,7 +4,7 @@ use gristmill_quantize::half::f16_to_f32;
 
 use super::super::{BLOCK, SUPER};
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::avx512::legacy as avx512;
 use super::{BlockScales, BlockScalesMinima, Codes, SuperScales};
 
 /// Reads a little-endian f16 at the start of `bytes`.

@@ -7,8 +7,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod avx512_codebooks;
 mod codebooks;
 mod k_quants;
 mod legacy;
@@ -132,13 +130,6 @@ pub(super) struct SuperScales {
     pub scale: [f32; 8],
 }
 
-/// One row of codes: a buffer that rows are unpacked to in turn.
-#[derive(Debug, Default)]
-pub(super) struct CodeRow {
-    pub codes: Vec<u8>,
-    pub scales: Vec<SuperScales>,
-}
-
 impl SuperScales {
     pub(super) const ZERO: Self = Self {
         half: [0.0; 16],
@@ -147,27 +138,22 @@ impl SuperScales {
     };
 }
 
-impl CodeRow {
-    /// Makes the buffer hold `supers` superblocks.
-    pub(super) fn resize(&mut self, supers: usize) {
-        self.codes.resize(supers * SUPER, 0);
-        self.scales.resize(supers, SuperScales::ZERO);
-    }
-}
+/// The codes of one superblock.
+#[repr(C, align(64))]
+struct Buffer([u8; SUPER]);
 
-/// Unpacks a row of superblocks of `block` bytes into a buffer of the row's size, rounded up to
-/// whole superblocks.
+/// Unpacks the superblocks of a row in turn and calls `each` with their index, codes and scales.
 #[inline(always)]
-pub(super) fn unpack_row(block: usize, bytes: &[u8], row: &mut CodeRow, unpack: impl Unpack) {
-    let whole = bytes.chunks_exact(block);
-    let rest = whole.remainder();
-    let mut codes = row.codes.as_chunks_mut::<SUPER>().0.iter_mut();
-    let mut scales = row.scales.iter_mut();
-    for ((bytes, codes), scales) in whole.zip(&mut codes).zip(&mut scales) {
-        unpack(bytes, codes, scales);
-    }
-    if let (false, Some(codes), Some(scales)) = (rest.is_empty(), codes.next(), scales.next()) {
-        unpack_some(block, rest, codes, scales, unpack);
+pub(super) fn each_super<T: Codes>(
+    row: &[u8],
+    unpack: impl Unpack,
+    mut each: impl FnMut(usize, &[u8; SUPER], &SuperScales),
+) {
+    let mut codes = Buffer([0; SUPER]);
+    let mut scales = SuperScales::ZERO;
+    for (s, bytes) in row.chunks(T::BYTES).enumerate() {
+        unpack_some(T::BYTES, bytes, &mut codes.0, &mut scales, &unpack);
+        each(s, &codes.0, &scales);
     }
 }
 
@@ -181,12 +167,15 @@ pub(super) fn unpack_some(
     scales: &mut SuperScales,
     unpack: impl Unpack,
 ) {
-    if let Some(bytes) = bytes.get(..block) {
-        unpack(bytes, codes, scales);
-    } else {
-        // Only types of small blocks come here; the longest superblock of theirs is Q8_0's.
-        let mut padded = [0; 272];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        unpack(&padded[..block], codes, scales);
-    }
+    let mut padded;
+    let bytes = match bytes.get(..block) {
+        Some(bytes) => bytes,
+        None => {
+            // Only types of small blocks come here; the longest superblock of theirs is Q8_0's.
+            padded = [0; 272];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            &padded[..block]
+        }
+    };
+    unpack(bytes, codes, scales);
 }

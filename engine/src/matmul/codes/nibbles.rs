@@ -5,7 +5,7 @@ use gristmill_quantize::codebooks::{E2M1_DOUBLED, IQ4_VALUES, e8m0_half, ue4m3_h
 
 use super::super::{BLOCK, SUPER};
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::avx512::nibbles as avx512;
 use super::legacy::half;
 use super::{BlockScales, Codes, HalfScales, SuperScales, place};
 

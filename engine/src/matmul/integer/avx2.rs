@@ -10,20 +10,18 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::activations::{A32Token, SuperSums};
-use super::super::codes::{CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row};
+use super::super::activations::{A32Token, SuperCodes};
+use super::super::codes::{Codes, Minima, Scales, Shape, SuperScales, each_super};
 use super::super::{BLOCK, PANEL_ROWS, RowSums, SUPER};
 use super::panel::{self, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
-use super::{Blocked, Kernels};
+use super::{Blocked, Kernels, ROW_TOKENS};
 
 /// The kernels of a type. The CPU must have AVX2.
 pub(super) fn kernels<T: Codes>() -> Kernels {
     Kernels {
         // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
-        unpack: |bytes, row| unsafe { unpack::<T>(bytes, row) },
-        // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
-        dot: |row, x| unsafe { dot::<T::Shape>(row, x) },
+        row: |row, x, out| unsafe { row_of_any_width::<T>(row, x, out) },
         blocked: Some(Blocked {
             // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
             pack: |bytes, row_bytes, panel| unsafe { pack::<T>(bytes, row_bytes, panel) },
@@ -33,11 +31,6 @@ pub(super) fn kernels<T: Codes>() -> Kernels {
             },
         }),
     }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn unpack<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
-    unpack_row(T::BYTES, bytes, row, T::unpack);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -54,35 +47,67 @@ fn products(codes: __m256i, x: __m256i) -> __m256i {
     _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
 }
 
-/// The product of an unpacked row and a token.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<S: Shape>(row: &CodeRow, x: A32Token<'_>) -> f32 {
-    let mut strands = _mm256_setzero_ps();
-    let weights = row.codes.as_chunks::<SUPER>().0.iter().zip(&row.scales);
-    let activations = x.codes.as_chunks::<SUPER>().0.iter().zip(x.blocks);
-    for ((codes, scales), (x, sums)) in weights.zip(activations) {
-        let mut quads = [_mm256_setzero_si256(); 8];
-        for (b, quads) in quads.iter_mut().enumerate() {
-            // SAFETY: 32 bytes from 32 * b are readable, since b < 8.
-            *quads = unsafe {
-                products(
-                    _mm256_loadu_si256(codes.as_ptr().add(BLOCK * b).cast()),
-                    _mm256_loadu_si256(x.as_ptr().add(BLOCK * b).cast()),
-                )
-            };
+fn row_of_any_width<T: Codes>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
+    match x.len() {
+        1 => row::<T, 1>(bytes, x, out),
+        2 => row::<T, 2>(bytes, x, out),
+        3 => row::<T, 3>(bytes, x, out),
+        n => {
+            assert_eq!(n, ROW_TOKENS);
+            row::<T, ROW_TOKENS>(bytes, x, out);
         }
-        // The lower lanes of a block's vector are of its first half, the upper ones of its second.
-        let [a, b, c, d, e, f, g, h] = quads;
-        let low = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-        let high = _mm256_hadd_epi32(_mm256_hadd_epi32(e, f), _mm256_hadd_epi32(g, h));
-        let first = _mm256_permute2x128_si256::<0x20>(low, high);
-        let second = _mm256_permute2x128_si256::<0x31>(low, high);
-        strands = add_super::<S>(first, second, scales, sums, strands);
     }
-    let mut lanes = [0.0f32; 8];
-    // SAFETY: eight values are writable.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), strands) };
-    lanes.iter().sum()
+}
+
+/// The products of a stored row and `N` tokens.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn row<T: Codes, const N: usize>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
+    assert!(x.len() == N && out.len() == N);
+    let mut strands = [_mm256_setzero_ps(); N];
+    each_super::<T>(bytes, T::unpack, |s, codes, scales| {
+        for t in 0..N {
+            let x = &x[t][s];
+            let (first, second) = halves(codes, x);
+            strands[t] = add_super::<T::Shape>(first, second, scales, x, strands[t]);
+        }
+    });
+    for t in 0..N {
+        let mut lanes = [0.0f32; 8];
+        // SAFETY: eight values are writable.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), strands[t]) };
+        out[t] = lanes.iter().sum();
+    }
+}
+
+/// The sums of every 16 products of a superblock: those of the blocks' first halves, and of their
+/// second halves.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn halves(codes: &[u8; SUPER], x: &SuperCodes) -> (__m256i, __m256i) {
+    let quads = |b: usize| {
+        // SAFETY: 32 bytes from 32 * b are readable, since b < 8.
+        unsafe {
+            products(
+                _mm256_loadu_si256(codes.as_ptr().add(BLOCK * b).cast()),
+                _mm256_loadu_si256(x.codes.as_ptr().add(BLOCK * b).cast()),
+            )
+        }
+    };
+    // The lower lanes of a block's vector are of its first half, the upper ones of its second.
+    let four = |b: usize| {
+        let (low, high) = (
+            _mm256_hadd_epi32(quads(b), quads(b + 1)),
+            _mm256_hadd_epi32(quads(b + 2), quads(b + 3)),
+        );
+        _mm256_hadd_epi32(low, high)
+    };
+    let (low, high) = (four(0), four(4));
+    (
+        _mm256_permute2x128_si256::<0x20>(low, high),
+        _mm256_permute2x128_si256::<0x31>(low, high),
+    )
 }
 
 #[inline]
@@ -99,7 +124,7 @@ fn add_super<S: Shape>(
     first: __m256i,
     second: __m256i,
     weight: &SuperScales,
-    x: &SuperSums,
+    x: &SuperCodes,
     mut strands: __m256,
 ) -> __m256 {
     let x_scale = load(&x.scale);

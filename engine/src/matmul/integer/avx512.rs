@@ -12,21 +12,19 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::activations::{A32Token, SuperSums};
-use super::super::codes::{CodeRow, Codes, Minima, Scales, Shape, SuperScales, unpack_row};
+use super::super::activations::{A32Token, SuperCodes};
+use super::super::codes::{Codes, Minima, Scales, Shape, SuperScales, each_super};
 use super::super::lanes::transpose_16x16;
 use super::super::{PANEL_ROWS, RowSums, SUPER};
 use super::panel::{self, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
-use super::{Blocked, Kernels};
+use super::{Blocked, Kernels, ROW_TOKENS};
 
 /// The kernels of a type. The CPU must have AVX-512.
 pub(super) fn kernels<T: Codes>() -> Kernels {
     Kernels {
         // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
-        unpack: |bytes, row| unsafe { unpack::<T>(bytes, row) },
-        // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
-        dot: |row, x| unsafe { dot::<T::Shape>(row, x) },
+        row: |row, x, out| unsafe { row_of_any_width::<T>(row, x, out) },
         blocked: Some(Blocked {
             // SAFETY: `super::kernels` asserts that the CPU has AVX-512.
             pack: |bytes, row_bytes, panel| unsafe { pack::<T>(bytes, row_bytes, panel) },
@@ -39,45 +37,58 @@ pub(super) fn kernels<T: Codes>() -> Kernels {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn unpack<T: Codes>(bytes: &[u8], row: &mut CodeRow) {
+fn row_of_any_width<T: Codes>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
+    match x.len() {
+        1 => row::<T, 1>(bytes, x, out),
+        2 => row::<T, 2>(bytes, x, out),
+        3 => row::<T, 3>(bytes, x, out),
+        n => {
+            assert_eq!(n, ROW_TOKENS);
+            row::<T, ROW_TOKENS>(bytes, x, out);
+        }
+    }
+}
+
+/// The products of a stored row and `N` tokens.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn row<T: Codes, const N: usize>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
     /// How far ahead of use lines are asked for: a row has ended long before, and the next follows.
     const AHEAD: usize = 4096;
-    unpack_row(T::BYTES, bytes, row, |bytes, codes, scales| {
+    assert!(x.len() == N && out.len() == N);
+    let mut strands = [_mm256_setzero_ps(); N];
+    let unpack = |bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales| {
         for line in (0..T::BYTES).step_by(64) {
             let ahead = bytes.as_ptr().wrapping_add(AHEAD + line);
             _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
         }
         // SAFETY: this function is compiled for AVX-512.
         unsafe { T::unpack_avx512(bytes, codes, scales) };
+    };
+    each_super::<T>(bytes, unpack, |s, codes, scales| {
+        for t in 0..N {
+            let x = &x[t][s];
+            strands[t] = add_super::<T::Shape>(halves(codes, x), scales, x, strands[t]);
+        }
     });
-}
-
-/// The product of an unpacked row and a token.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn dot<S: Shape>(row: &CodeRow, x: A32Token<'_>) -> f32 {
-    let mut strands = _mm256_setzero_ps();
-    let weights = row.codes.as_chunks::<SUPER>().0.iter().zip(&row.scales);
-    let activations = x.codes.as_chunks::<SUPER>().0.iter().zip(x.blocks);
-    for ((codes, scales), (x, sums)) in weights.zip(activations) {
-        let halves = halves(codes, x, sums);
-        strands = add_super::<S>(halves, scales, sums, strands);
+    for t in 0..N {
+        let mut lanes = [0.0f32; 8];
+        // SAFETY: eight values are writable.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), strands[t]) };
+        out[t] = lanes.iter().sum();
     }
-    let mut lanes = [0.0f32; 8];
-    // SAFETY: eight values are writable.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), strands) };
-    lanes.iter().sum()
 }
 
 /// The sums of every 16 products of a superblock: first halves of the blocks, then second ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn halves(codes: &[u8; SUPER], x: &[i8; SUPER], sums: &SuperSums) -> __m512i {
+fn halves(codes: &[u8; SUPER], x: &SuperCodes) -> __m512i {
     let product = |i: usize| {
         // SAFETY: 64 bytes from 64 * i are readable, since i < 4.
         let (w, x) = unsafe {
             (
                 _mm512_loadu_si512(codes.as_ptr().add(64 * i).cast()),
-                _mm512_loadu_si512(x.as_ptr().add(64 * i).cast()),
+                _mm512_loadu_si512(x.codes.as_ptr().add(64 * i).cast()),
             )
         };
         _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x)
@@ -95,7 +106,7 @@ fn halves(codes: &[u8; SUPER], x: &[i8; SUPER], sums: &SuperSums) -> __m512i {
     let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
     let all = _mm512_permutexvar_epi32(order, all);
     // SAFETY: sixteen values are readable.
-    let zero = unsafe { _mm512_loadu_si512(sums.zero.as_ptr().cast()) };
+    let zero = unsafe { _mm512_loadu_si512(x.zero.as_ptr().cast()) };
     _mm512_add_epi32(all, zero)
 }
 
@@ -105,7 +116,7 @@ fn halves(codes: &[u8; SUPER], x: &[i8; SUPER], sums: &SuperSums) -> __m512i {
 fn add_super<S: Shape>(
     halves: __m512i,
     weight: &SuperScales,
-    x: &SuperSums,
+    x: &SuperCodes,
     mut strands: __m256,
 ) -> __m256 {
     // SAFETY: the fields hold as many values as are read.
@@ -176,11 +187,11 @@ fn interleave(rows: &[[u8; SUPER]; 16], panel: &mut Panel, s: usize, upper: usiz
             *line = unsafe { _mm512_loadu_si512(start.cast()) };
         }
         transpose_16x16(&mut lines);
-        for (g, line) in lines.into_iter().enumerate() {
+        for g in 0..16 {
             let block = (2 * quarter + g / 8) * panel.supers + s;
             let place = &mut panel.codes[block][g % 8 * 2 + upper];
             // SAFETY: the place is a line of 64 bytes.
-            unsafe { _mm512_storeu_si512(place.0.as_mut_ptr().cast(), line) };
+            unsafe { _mm512_storeu_si512(place.0.as_mut_ptr().cast(), lines[g]) };
         }
     }
 }
@@ -229,6 +240,7 @@ fn tile<S: Shape, const N: usize>(
 
     for strand in strands {
         let mut acc = [[_mm512_setzero_ps(); N]; 2];
+        let mut dots = [[_mm512_setzero_si512(); N]; 2];
         for block in strand * supers..(strand + 1) * supers {
             // SAFETY: all places are inside the slices checked above.
             unsafe {
@@ -238,15 +250,16 @@ fn tile<S: Shape, const N: usize>(
                 if let Scales::Halves = S::SCALES {
                     for half in 0..2 {
                         let zero = x.half_zero.as_ptr().add((2 * block + half) * N);
-                        let dots =
-                            products::<N, 4>(codes.add(8 * half), x_codes.add(4 * half * N), zero);
+                        let x_codes = x_codes.add(4 * half * N);
+                        products::<N, 4>(codes.add(8 * half), x_codes, zero, &mut dots);
                         let scale = panel.scales.as_ptr().add(2 * block + half).cast();
-                        add_scaled(&mut acc, dots, scale, x_scale);
+                        add_scaled(&mut acc, &dots, scale, x_scale);
                     }
                 } else {
-                    let dots = products::<N, 8>(codes, x_codes, x.zero.as_ptr().add(block * N));
+                    let zero = x.zero.as_ptr().add(block * N);
+                    products::<N, 8>(codes, x_codes, zero, &mut dots);
                     let scale = panel.scales.as_ptr().add(block).cast();
-                    add_scaled(&mut acc, dots, scale, x_scale);
+                    add_scaled(&mut acc, &dots, scale, x_scale);
                 }
                 for half in 0..panel::minima::<S>() {
                     let at = block * panel::minima::<S>() + half;
@@ -284,10 +297,10 @@ unsafe fn products<const N: usize, const G: usize>(
     codes: *const __m512i,
     x: *const i32,
     zero: *const i32,
-) -> [[__m512i; N]; 2] {
+    dots: &mut [[__m512i; N]; 2],
+) {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut dots = [[_mm512_setzero_si512(); N]; 2];
         for t in 0..N {
             dots[0][t] = _mm512_set1_epi32(*zero.add(t));
             dots[1][t] = dots[0][t];
@@ -300,7 +313,6 @@ unsafe fn products<const N: usize, const G: usize>(
                 dots[1][t] = _mm512_dpbusd_epi32(dots[1][t], w1, x);
             }
         }
-        dots
     }
 }
 
@@ -312,7 +324,7 @@ unsafe fn products<const N: usize, const G: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn add_scaled<const N: usize>(
     acc: &mut [[__m512; N]; 2],
-    dots: [[__m512i; N]; 2],
+    dots: &[[__m512i; N]; 2],
     scale: *const __m512,
     x_scale: *const f32,
 ) {

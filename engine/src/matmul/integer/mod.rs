@@ -1,7 +1,7 @@
 //! Products of 8-bit codes; the arithmetic is described in [`super`].
 //!
-//! One or a few tokens: a row is unpacked to a [`CodeRow`] and multiplied with each token
-//! ([`Kernels::dot`]). More: 32 rows are unpacked and interleaved to a [`Panel`], and multiplied with
+//! One or a few tokens: the superblocks of a row are unpacked one by one and multiplied with each
+//! token ([`Kernels::row`]). More: 32 rows are unpacked and interleaved to a [`Panel`], and multiplied with
 //! [`Tiles`] of tokens ([`Kernels::tile`]); lanes are rows there, so nothing is summed across lanes.
 
 #[cfg(target_arch = "x86_64")]
@@ -22,18 +22,19 @@ use gristmill_quantize::Isa;
 
 use super::RowSums;
 use super::activations::A32Token;
-use super::codes::{self, CodeRow, Codes};
+use super::codes::{self, Codes};
 
 /// Sums of blocks whose indices are equal modulo this are formed apart, then added in order.
 pub(super) const STRANDS: usize = 8;
 
+/// Tokens that a row is multiplied with at a time.
+pub(super) const ROW_TOKENS: usize = 4;
+
 /// The kernels of one type on one instruction set.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels {
-    /// Unpacks a stored row into a buffer of the right size.
-    pub unpack: fn(&[u8], &mut CodeRow),
-    /// The product of an unpacked row and a token.
-    pub dot: fn(&CodeRow, A32Token<'_>) -> f32,
+    /// The products of a stored row and at most [`ROW_TOKENS`] tokens.
+    pub row: fn(&[u8], &[A32Token<'_>], &mut [f32]),
     /// The kernels for many tokens, where the instruction set has them.
     pub blocked: Option<Blocked>,
 }
@@ -54,8 +55,7 @@ fn of<T: Codes>(isa: Isa) -> Kernels {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::kernels::<T>(),
         _ => Kernels {
-            unpack: |bytes, row| codes::unpack_row(T::BYTES, bytes, row, T::unpack),
-            dot: portable::dot::<T::Shape>,
+            row: portable::row::<T>,
             blocked: None,
         },
     }

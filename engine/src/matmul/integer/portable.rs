@@ -1,27 +1,42 @@
 //! The plain form of the integer product: what the others must equal bit for bit.
 
-use super::super::activations::{A32Token, SuperSums};
-use super::super::codes::{CodeRow, Minima, Scales, Shape, SuperScales};
+use super::super::activations::{A32Token, SuperCodes};
+use super::super::codes::{Codes, Minima, Scales, Shape, SuperScales, each_super};
 use super::super::{BLOCK, SUPER};
+use super::ROW_TOKENS;
 
-/// The product of an unpacked row and a token.
-#[inline(always)]
-pub(in super::super) fn dot<S: Shape>(row: &CodeRow, x: A32Token<'_>) -> f32 {
-    let mut strands = [0.0f32; 8];
-    let weights = row.codes.as_chunks::<SUPER>().0.iter().zip(&row.scales);
-    let activations = x.codes.as_chunks::<SUPER>().0.iter().zip(x.blocks);
-    for ((codes, scales), (x, sums)) in weights.zip(activations) {
-        for b in 0..8 {
-            let halves = [b, 8 + b].map(|half| {
-                let start = BLOCK * b + half / 8 * 16;
-                let products = codes[start..start + 16].iter().zip(&x[start..start + 16]);
-                let sum: i32 = products.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
-                sum + sums.zero[half]
-            });
-            strands[b] = epilogue::<S>(b, halves, scales, sums, strands[b]);
+/// The products of a stored row and a few tokens.
+pub(super) fn row<T: Codes>(row: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
+    let mut strands = [[0.0f32; 8]; ROW_TOKENS];
+    each_super::<T>(row, T::unpack, |s, codes, scales| {
+        for (x, strands) in x.iter().zip(&mut strands) {
+            add_super::<T::Shape>(codes, scales, &x[s], strands);
         }
+    });
+    for (out, strands) in out.iter_mut().zip(strands) {
+        *out = strands.iter().sum();
     }
-    strands.iter().sum()
+}
+
+/// Adds the products of a superblock to the strands.
+#[inline(always)]
+fn add_super<S: Shape>(
+    codes: &[u8; SUPER],
+    scales: &SuperScales,
+    x: &SuperCodes,
+    strands: &mut [f32; 8],
+) {
+    for (b, strand) in strands.iter_mut().enumerate() {
+        let half = |half: usize| {
+            let start = BLOCK * b + half / 8 * 16;
+            let products = codes[start..start + 16]
+                .iter()
+                .zip(&x.codes[start..start + 16]);
+            let sum: i32 = products.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+            sum + x.zero[half]
+        };
+        *strand = epilogue::<S>(b, [half(b), half(8 + b)], scales, x, *strand);
+    }
 }
 
 /// Adds one block to its strand: the float operations that every kernel does, in this order.
@@ -30,7 +45,7 @@ fn epilogue<S: Shape>(
     b: usize,
     [first, second]: [i32; 2],
     weight: &SuperScales,
-    x: &SuperSums,
+    x: &SuperCodes,
     mut strand: f32,
 ) -> f32 {
     let scaled = |half: usize, sum: i32| sum as f32 * weight.half[half];

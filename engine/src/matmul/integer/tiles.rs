@@ -99,22 +99,21 @@ impl Tile {
             half_sum: vec![0.0; blocks * 2 * n],
         };
         for (t, &token) in list.iter().enumerate() {
-            let x = x.token(token);
-            let groups = x.codes.as_chunks::<4>().0;
-            for (s, (groups, sums)) in groups.as_chunks::<64>().0.iter().zip(x.blocks).enumerate() {
+            for (s, x) in x.token(token).iter().enumerate() {
+                let groups = x.codes.as_chunks::<4>().0;
                 for b in 0..8 {
                     let block = b * supers + s;
                     let codes = &mut tile.codes[block * 8 * n..][..8 * n];
                     for g in 0..8 {
                         codes[g * n + t] = groups[b * 8 + g];
                     }
-                    tile.zero[block * n + t] = sums.zero[b] + sums.zero[8 + b];
-                    tile.scale[block * n + t] = sums.scale[b];
-                    tile.sum[block * n + t] = sums.sum[b];
+                    tile.zero[block * n + t] = x.zero[b] + x.zero[8 + b];
+                    tile.scale[block * n + t] = x.scale[b];
+                    tile.sum[block * n + t] = x.sum[b];
                     for half in 0..2 {
                         let at = (block * 2 + half) * n + t;
-                        tile.half_zero[at] = sums.zero[half * 8 + b];
-                        tile.half_sum[at] = sums.half_sum[half * 8 + b];
+                        tile.half_zero[at] = x.zero[half * 8 + b];
+                        tile.half_sum[at] = x.half_sum[half * 8 + b];
                     }
                 }
             }

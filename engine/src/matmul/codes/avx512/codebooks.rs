@@ -1,4 +1,4 @@
-//! Unpacking of codebook indices by AVX-512: gathers of eight entries of eight values, or sixteen of
+//! Indices into codebooks: gathers of eight entries of eight values, or sixteen of
 //! four; signs as masks.
 
 use std::arch::x86_64::*;
@@ -7,8 +7,8 @@ use gristmill_quantize::codebooks::{
     IQ1S_GRID, IQ2S_GRID, IQ2XS_GRID, IQ2XXS_GRID, IQ3S_GRID, IQ3XXS_GRID,
 };
 
-use super::SuperScales;
-use super::avx512::{SuperCodes, half, load16, load64, store, store_halves, store_scale};
+use super::super::SuperScales;
+use super::{SuperCodes, half, load16, load64, store, store_halves, store_scale};
 
 /// Eight entries of a codebook.
 #[inline]
@@ -138,7 +138,7 @@ fn load8(bytes: &[u8]) -> __m128i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn iq2_xxs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+pub(in super::super) fn iq2_xxs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     let records = load64(&bytes[2..]);
     let words = _mm512_cvtepi64_epi32(_mm512_srli_epi64::<32>(records));
     store_scale(&mut scales.scale, word_scales(words, half(bytes), 0.25));
@@ -152,7 +152,7 @@ pub(super) fn iq2_xxs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperSc
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn iq2_xs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+pub(in super::super) fn iq2_xs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     store_halves(&mut scales.half, nibble_scales(&bytes[66..], half(bytes)));
     let words = load64(&bytes[2..]);
     let x = _mm512_srli_epi16::<9>(words);
@@ -171,7 +171,7 @@ pub(super) fn iq2_xs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperSca
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn iq2_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+pub(in super::super) fn iq2_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     store_halves(&mut scales.half, nibble_scales(&bytes[74..], half(bytes)));
     // Bit pairs 0..4 of each byte go to bits 8 and 9 of four 16-bit lanes.
     let q = _mm512_cvtepu8_epi64(load8(&bytes[66..]));
@@ -188,7 +188,7 @@ pub(super) fn iq2_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScal
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn iq3_xxs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+pub(in super::super) fn iq3_xxs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     // SAFETY: 32 bytes are readable.
     let words = unsafe { _mm256_loadu_si256(bytes[66..98].as_ptr().cast()) };
     store_scale(&mut scales.scale, word_scales(words, half(bytes), 0.5));
@@ -200,7 +200,7 @@ pub(super) fn iq3_xxs(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperSc
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn iq3_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+pub(in super::super) fn iq3_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     let packed = i32::from_le_bytes([bytes[106], bytes[107], bytes[108], bytes[109]]);
     let shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
     let s = _mm256_srlv_epi32(_mm256_set1_epi32(packed), shifts);
@@ -230,7 +230,7 @@ fn store_shifted(codes: &mut SuperCodes, i: usize, v: __m512i, minus: u8) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn iq1_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+pub(in super::super) fn iq1_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     let words = load16(&bytes[34..]);
     let s = _mm256_and_si256(
         _mm256_cvtepu16_epi32(_mm_srli_epi16::<12>(words)),
@@ -265,7 +265,7 @@ pub(super) fn iq1_s(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScal
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn iq1_m(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
+pub(in super::super) fn iq1_m(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     let words = load8(&bytes[48..]);
     let top = _mm_srli_epi16::<12>(words);
     let top = _mm_cvtsi128_si64(top) as u64;
