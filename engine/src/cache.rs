@@ -10,6 +10,8 @@ use std::str::FromStr;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::simd::Simd;
+
 /// Positions in a tile of keys.
 pub(crate) const TILE: usize = 64;
 
@@ -78,6 +80,18 @@ pub(crate) struct HeadCache {
     value_length: usize,
     keys: Store,
     values: Store,
+}
+
+/// Makes halves wider.
+#[inline(always)]
+fn widen<S: Simd>(simd: S, halves: &[f16], out: &mut [f32]) {
+    let whole = halves.len() / S::LANES * S::LANES;
+    for at in (0..whole).step_by(S::LANES) {
+        simd.store(simd.widen(&halves[at..]), &mut out[at..]);
+    }
+    for (out, half) in out[whole..].iter_mut().zip(&halves[whole..]) {
+        *out = half.to_f32();
+    }
 }
 
 /// The scale of a block, and its inverse.
@@ -152,14 +166,20 @@ impl HeadCache {
     }
 
     /// A tile of keys as f32, dimension × position; in `buffer` unless stored so.
-    pub fn key_tile<'a>(&'a self, tile: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+    #[inline(always)]
+    pub fn key_tile<'a>(
+        &'a self,
+        simd: impl Simd,
+        tile: usize,
+        buffer: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
         let len = self.key_length * TILE;
         let range = tile * len..(tile + 1) * len;
         match &self.keys {
             Store::F32(store) => &store[range],
             Store::F16(store) => {
                 buffer.resize(len, 0.0);
-                store[range].convert_to_f32_slice(buffer);
+                widen(simd, &store[range], buffer);
                 buffer
             }
             Store::Q8 { quants, scales } => {
@@ -178,8 +198,10 @@ impl HeadCache {
     }
 
     /// Values of `count` positions from the first of a tile on as f32, position × dimension.
+    #[inline(always)]
     pub fn value_tile<'a>(
         &'a self,
+        simd: impl Simd,
         tile: usize,
         count: usize,
         buffer: &'a mut Vec<f32>,
@@ -190,7 +212,7 @@ impl HeadCache {
             Store::F32(store) => &store[range],
             Store::F16(store) => {
                 buffer.resize(range.len(), 0.0);
-                store[range].convert_to_f32_slice(buffer);
+                widen(simd, &store[range], buffer);
                 buffer
             }
             Store::Q8 { quants, scales } => {
@@ -212,24 +234,49 @@ impl HeadCache {
 
 #[cfg(test)]
 mod tests {
+    use gristmill_quantize::Isa;
+
     use super::*;
+    use crate::simd::{Loops, dispatch};
+
+    struct Tiles<'a> {
+        cache: &'a HeadCache,
+        keys: Vec<f32>,
+        values: Vec<f32>,
+    }
+
+    impl Loops for &mut Tiles<'_> {
+        fn run<S: Simd, const WIDE: usize>(self, simd: S) {
+            let mut buffer = Vec::new();
+            self.keys = self.cache.key_tile(simd, 1, &mut buffer).to_vec();
+            self.values = self.cache.value_tile(simd, 1, 36, &mut buffer).to_vec();
+        }
+    }
 
     #[test]
     fn what_goes_in_comes_out() {
-        for (ty, error) in [
+        let types = [
             (KvType::F32, 0.0),
             (KvType::F16, 1e-3),
             (KvType::Q8_0, 1e-2),
-        ] {
+        ];
+        for ((ty, error), isa) in types
+            .into_iter()
+            .flat_map(|case| Isa::available().into_iter().map(move |isa| (case, isa)))
+        {
             let mut cache = HeadCache::new(ty, 100, 48, 40);
             let at = |p: usize, i: usize| ((p * 31 + i * 7) % 19) as f32 / 9.5 - 1.0;
             for p in 0..100 {
                 cache.write_key(p, &(0..48).map(|i| at(p, i)).collect::<Vec<_>>());
                 cache.write_value(p, &(0..40).map(|i| at(p, i)).collect::<Vec<_>>());
             }
-            let mut buffer = Vec::new();
-            let keys = cache.key_tile(1, &mut buffer).to_vec();
-            let values = cache.value_tile(1, 36, &mut buffer).to_vec();
+            let mut tiles = Tiles {
+                cache: &cache,
+                keys: Vec::new(),
+                values: Vec::new(),
+            };
+            dispatch(isa, &mut tiles);
+            let Tiles { keys, values, .. } = tiles;
             for p in 64..100 {
                 for i in 0..48 {
                     assert!((keys[i * TILE + p - 64] - at(p, i)).abs() <= error, "{ty}");

@@ -3,7 +3,7 @@
 use gristmill_quantize::Isa;
 
 use crate::architecture::{Activation, Norm};
-use crate::simd::{Loops, dispatch};
+use crate::simd::{Loops, Simd, dispatch};
 use crate::weights::NormWeights;
 
 /// Sums in sixteen lanes, then the lanes in f64: exact enough and the same for every caller.
@@ -225,7 +225,7 @@ struct Gated<'a, F: Fn(f32) -> f32>(&'a mut [f32], &'a [f32], F);
 
 impl<F: Fn(f32) -> f32> Loops for Gated<'_, F> {
     #[inline(always)]
-    fn run<const FUSED: bool, const WIDE: usize>(self) {
+    fn run<S: Simd, const WIDE: usize>(self, _: S) {
         let Self(gate, up, f) = self;
         for (g, &u) in gate.iter_mut().zip(up) {
             *g = f(*g) * u;

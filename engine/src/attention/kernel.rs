@@ -10,7 +10,7 @@ use gristmill_quantize::Isa;
 
 use crate::cache::{HeadCache, TILE};
 use crate::ops::exp;
-use crate::simd::{Loops, dispatch, multiply_add};
+use crate::simd::{Loops, Simd, dispatch, multiply_add};
 
 /// What is added to scores by position.
 #[derive(Debug, Clone)]
@@ -140,7 +140,7 @@ struct Attend<'a> {
 
 impl Loops for Attend<'_> {
     #[inline(always)]
-    fn run<const FUSED: bool, const WIDE: usize>(self) {
+    fn run<S: Simd, const WIDE: usize>(self, simd: S) {
         let Self {
             cache,
             rule,
@@ -174,16 +174,16 @@ impl Loops for Attend<'_> {
         for tile in first / TILE..last.div_ceil(TILE) {
             let start = tile * TILE;
             let count = (last - start).min(TILE);
-            let key_tile = cache.key_tile(tile, keys);
-            products::<FUSED, WIDE>(queries, key_length, key_tile, scores);
+            let key_tile = cache.key_tile(simd, tile, keys);
+            products::<S, WIDE>(simd, queries, key_length, key_tile, scores);
             for (r, row) in rows.iter().enumerate() {
                 let scores = &mut scores[r * TILE..(r + 1) * TILE];
                 scale_scores(&rule, row, start, scores);
                 let out = &mut out[r * value_length..(r + 1) * value_length];
                 weigh(scores, &mut max[r], &mut sum[r], out);
             }
-            let value_tile = cache.value_tile(tile, count, values);
-            combine::<FUSED, WIDE>(scores, count, value_tile, value_length, out);
+            let value_tile = cache.value_tile(simd, tile, count, values);
+            combine::<S, WIDE>(simd, scores, count, value_tile, value_length, out);
         }
         for (out, sum) in out.chunks_exact_mut(value_length).zip(sum) {
             let inverse = if *sum > 0.0 { 1.0 / *sum } else { 0.0 };
@@ -246,7 +246,8 @@ fn weigh(scores: &mut [f32], max: &mut f32, sum: &mut f32, out: &mut [f32]) {
 
 /// `scores[row][key] = query[row] · key`, for all keys of a tile.
 #[inline(always)]
-fn products<const FUSED: bool, const WIDE: usize>(
+fn products<S: Simd, const WIDE: usize>(
+    simd: S,
     queries: &[f32],
     length: usize,
     tile: &[f32],
@@ -254,68 +255,73 @@ fn products<const FUSED: bool, const WIDE: usize>(
 ) {
     let queries = queries.chunks(4 * length);
     for (queries, scores) in queries.zip(scores.chunks_mut(4 * TILE)) {
-        for first in (0..TILE).step_by(WIDE) {
+        for first in (0..TILE).step_by(WIDE * S::LANES) {
             if queries.len() == 4 * length {
-                product_block::<FUSED, WIDE, 4>(queries, length, tile, first, scores);
+                product_block::<S, WIDE, 4>(simd, queries, length, tile, first, scores);
                 continue;
             }
             let rows = queries.chunks_exact(length);
             for (query, scores) in rows.zip(scores.chunks_exact_mut(TILE)) {
-                product_block::<FUSED, WIDE, 1>(query, length, tile, first, scores);
+                product_block::<S, WIDE, 1>(simd, query, length, tile, first, scores);
             }
         }
     }
 }
 
 #[inline(always)]
-fn product_block<const FUSED: bool, const WIDE: usize, const ROWS: usize>(
+fn product_block<S: Simd, const WIDE: usize, const ROWS: usize>(
+    simd: S,
     queries: &[f32],
     length: usize,
     tile: &[f32],
     first: usize,
     scores: &mut [f32],
 ) {
-    let mut sums = [[0f32; WIDE]; ROWS];
-    for (i, keys) in tile.chunks_exact(TILE).enumerate() {
-        let keys = &keys[first..first + WIDE];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let q = queries[r * length + i];
-            for (sum, &k) in sums.iter_mut().zip(keys) {
-                *sum = multiply_add::<FUSED>(q, k, *sum);
+    let mut sums = [[simd.splat(0.0); WIDE]; ROWS];
+    for (i, keys) in tile.as_chunks::<TILE>().0.iter().enumerate() {
+        for v in 0..WIDE {
+            let keys = simd.load(&keys[first + v * S::LANES..]);
+            for r in 0..ROWS {
+                let query = simd.splat(queries[r * length + i]);
+                sums[r][v] = simd.multiply_add(query, keys, sums[r][v]);
             }
         }
     }
-    for (scores, sums) in scores.chunks_exact_mut(TILE).zip(sums) {
-        scores[first..first + WIDE].copy_from_slice(&sums);
+    for r in 0..ROWS {
+        for v in 0..WIDE {
+            simd.store(sums[r][v], &mut scores[r * TILE + first + v * S::LANES..]);
+        }
     }
 }
 
 /// `out[row] += Σ weight[row][key] · value[key]`.
 #[inline(always)]
-fn combine<const FUSED: bool, const WIDE: usize>(
+fn combine<S: Simd, const WIDE: usize>(
+    simd: S,
     weights: &[f32],
     count: usize,
     values: &[f32],
     length: usize,
     out: &mut [f32],
 ) {
-    let whole = length / WIDE * WIDE;
+    let wide = WIDE * S::LANES;
+    let whole = length / wide * wide;
     for (weights, out) in weights.chunks(4 * TILE).zip(out.chunks_mut(4 * length)) {
-        for first in (0..whole).step_by(WIDE) {
+        for first in (0..whole).step_by(wide) {
             if out.len() == 4 * length {
-                combine_block::<FUSED, WIDE, 4>(weights, count, values, length, first, out);
+                combine_block::<S, WIDE, 4>(simd, weights, count, values, length, first, out);
                 continue;
             }
             let rows = weights.chunks_exact(TILE);
             for (weights, out) in rows.zip(out.chunks_exact_mut(length)) {
-                combine_block::<FUSED, WIDE, 1>(weights, count, values, length, first, out);
+                combine_block::<S, WIDE, 1>(simd, weights, count, values, length, first, out);
             }
         }
         let rows = weights.chunks_exact(TILE);
         for (weights, out) in rows.zip(out.chunks_exact_mut(length)) {
             for i in whole..length {
                 for (key, &w) in weights[..count].iter().enumerate() {
-                    out[i] = multiply_add::<FUSED>(w, values[key * length + i], out[i]);
+                    out[i] = multiply_add::<S>(w, values[key * length + i], out[i]);
                 }
             }
         }
@@ -323,7 +329,8 @@ fn combine<const FUSED: bool, const WIDE: usize>(
 }
 
 #[inline(always)]
-fn combine_block<const FUSED: bool, const WIDE: usize, const ROWS: usize>(
+fn combine_block<S: Simd, const WIDE: usize, const ROWS: usize>(
+    simd: S,
     weights: &[f32],
     count: usize,
     values: &[f32],
@@ -331,19 +338,20 @@ fn combine_block<const FUSED: bool, const WIDE: usize, const ROWS: usize>(
     first: usize,
     out: &mut [f32],
 ) {
-    let mut sums = [[0f32; WIDE]; ROWS];
+    let mut sums = [[simd.splat(0.0); WIDE]; ROWS];
     for (key, values) in values.chunks_exact(length).take(count).enumerate() {
-        let values = &values[first..first + WIDE];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let w = weights[r * TILE + key];
-            for (sum, &v) in sums.iter_mut().zip(values) {
-                *sum = multiply_add::<FUSED>(w, v, *sum);
+        for v in 0..WIDE {
+            let values = simd.load(&values[first + v * S::LANES..]);
+            for r in 0..ROWS {
+                let weight = simd.splat(weights[r * TILE + key]);
+                sums[r][v] = simd.multiply_add(weight, values, sums[r][v]);
             }
         }
     }
-    for (sums, out) in sums.iter().zip(out.chunks_exact_mut(length)) {
-        for (out, sum) in out[first..first + WIDE].iter_mut().zip(sums) {
-            *out += sum;
+    for r in 0..ROWS {
+        for v in 0..WIDE {
+            let out = &mut out[r * length + first + v * S::LANES..];
+            simd.store(simd.add(simd.load(out), sums[r][v]), out);
         }
     }
 }

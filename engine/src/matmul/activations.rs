@@ -7,7 +7,7 @@ use gristmill_quantize::Isa;
 use super::integer::Tiles;
 use super::{BLOCK, SUPER, float};
 use crate::pool::Pool;
-use crate::simd::{Loops, dispatch};
+use crate::simd::{Loops, Simd, dispatch};
 
 /// The input of matrix products: `tokens` vectors of `cols` values, token after token.
 ///
@@ -171,15 +171,13 @@ struct QuantizeToken<'a> {
 
 impl Loops for QuantizeToken<'_> {
     #[inline(always)]
-    fn run<const FUSED: bool, const WIDE: usize>(self) {
+    fn run<S: Simd, const WIDE: usize>(self, _: S) {
         for (values, block) in self.values.chunks(SUPER).zip(self.blocks) {
             for (b, values) in values.chunks(BLOCK).enumerate() {
                 let mut padded = [0.0; BLOCK];
                 padded[..values.len()].copy_from_slice(values);
                 let codes = &mut block.codes.as_chunks_mut::<BLOCK>().0[b];
-                let scale = quantize_block(&padded, codes);
-                let first: i32 = codes[..BLOCK / 2].iter().map(|&c| i32::from(c)).sum();
-                let second: i32 = codes[BLOCK / 2..].iter().map(|&c| i32::from(c)).sum();
+                let (scale, [first, second]) = quantize_block(&padded, codes);
                 block.scale[b] = scale;
                 block.sum[b] = scale * (first + second) as f32;
                 for (half, sum) in [(b, first), (8 + b, second)] {
@@ -191,35 +189,34 @@ impl Loops for QuantizeToken<'_> {
     }
 }
 
-/// Codes of 32 values; gives their scale. Values that are not finite make the scale NaN, so that
-/// they show in every product.
+/// Codes of 32 values; gives their scale and the sums of the codes of either half. Values that are
+/// not finite make the scale NaN, so that they show in every product.
 #[inline(always)]
-fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> f32 {
+fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> (f32, [i32; 2]) {
     /// Below this the reciprocal of the scale would overflow; such a block counts as zeros.
     const TINY: f32 = 1e-36;
     /// Adding it leaves the nearest integer, ties to even, in the low bits.
     const MAGIC: f32 = 12_582_912.0;
-    let mut max = [0.0f32; 8];
-    let mut poison = [0.0f32; 8];
-    for chunk in values.as_chunks::<8>().0 {
-        for i in 0..8 {
-            max[i] = if chunk[i].abs() > max[i] {
-                chunk[i].abs()
-            } else {
-                max[i]
-            };
-            poison[i] += chunk[i] * 0.0;
-        }
-    }
-    let max = max.iter().fold(0.0f32, |a, &b| a.max(b));
-    let poison: f32 = poison.iter().sum();
-    let inverse = if max > TINY { 127.0 / max } else { 0.0 };
-    for (code, &value) in codes.iter_mut().zip(values) {
-        *code = (value * inverse + MAGIC).to_bits() as i8;
-    }
-    if max > TINY {
-        max / 127.0 + poison
+    // Magnitudes compare as integers; infinities and NaNs are the largest.
+    let max = values
+        .iter()
+        .fold(0, |max, value| (value.to_bits() & 0x7FFF_FFFF).max(max));
+    let max = f32::from_bits(max);
+    let (scale, inverse) = if !max.is_finite() {
+        (f32::NAN, 0.0)
+    } else if max > TINY {
+        (max / 127.0, 127.0 / max)
     } else {
-        poison
+        (0.0, 0.0)
+    };
+    let mut rounded = [0i32; BLOCK];
+    for (rounded, value) in rounded.iter_mut().zip(values) {
+        *rounded = (value * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
     }
+    for (code, &rounded) in codes.iter_mut().zip(&rounded) {
+        *code = rounded as i8;
+    }
+    let sum = |half: &[i32]| half.iter().sum();
+    let sums = [sum(&rounded[..BLOCK / 2]), sum(&rounded[BLOCK / 2..])];
+    (scale, sums)
 }

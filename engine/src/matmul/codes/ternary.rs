@@ -34,6 +34,13 @@ impl Codes for TQ1_0 {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::tq1_0(bytes, codes, scales) };
+    }
 }
 
 /// 64 bytes of 2-bit codes, d; value = d * (q - 1).

@@ -8,7 +8,7 @@ use gristmill_quantize::codebooks::{
 };
 
 use super::super::SuperScales;
-use super::{SuperCodes, half, load16, load64, store, store_halves, store_scale};
+use super::{SuperCodes, half, load16, load64, masks, store, store_halves, store_scale};
 
 /// Eight entries of a codebook.
 #[inline]
@@ -36,16 +36,6 @@ fn entries4<const N: usize>(grid: &'static [[i8; 4]; N], indices: __m512i) -> __
 fn store_signed(codes: &mut SuperCodes, i: usize, v: __m512i, signs: u64) {
     let v = _mm512_mask_sub_epi8(v, signs, _mm512_setzero_si512(), v);
     store(codes, i, _mm512_xor_si512(v, _mm512_set1_epi8(-128)));
-}
-
-/// 32 bytes as masks of 64.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn masks(v: __m256i) -> [u64; 4] {
-    let mut masks = [0u64; 4];
-    // SAFETY: 32 bytes are writable.
-    unsafe { _mm256_storeu_si256(masks.as_mut_ptr().cast(), v) };
-    masks
 }
 
 /// 32 sign bytes as masks of 64.

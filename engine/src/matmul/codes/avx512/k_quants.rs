@@ -4,16 +4,15 @@ use std::arch::x86_64::*;
 
 use super::super::SuperScales;
 use super::{
-    SuperCodes, half, load16, load32_twice, load64, nibbles, store, store_halves, store_planes,
-    store_scale, two_bits,
+    SuperCodes, half, in_places, load16, load32_twice, load64, nibbles, store, store_halves,
+    store_planes, store_scale, two_bits,
 };
 
 /// 16 bytes as f32, unsigned: the even ones, then the odd ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn sub_scales(bytes: __m128i, signed: bool) -> __m512 {
-    let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    let bytes = _mm_shuffle_epi8(bytes, order);
+    let bytes = in_places(bytes);
     _mm512_cvtepi32_ps(if signed {
         _mm512_cvtepi8_epi32(bytes)
     } else {

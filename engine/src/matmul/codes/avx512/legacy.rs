@@ -3,17 +3,24 @@
 use std::arch::x86_64::*;
 
 use super::super::SuperScales;
-use super::{SuperCodes, load16, nibbles, store, store_halves, store_scale};
+use super::{SuperCodes, masks, nibbles, store, store_halves, store_scale};
+
+/// The four bytes from `first` on of eight blocks of `stride` bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn words(bytes: &[u8], first: usize, stride: usize) -> __m256i {
+    assert!(bytes.len() >= first + 7 * stride + 4);
+    let steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let offsets = _mm256_mullo_epi32(steps, _mm256_set1_epi32(stride as i32));
+    // SAFETY: the last of the eight places ends inside the bytes.
+    unsafe { _mm256_i32gather_epi32::<1>(bytes.as_ptr().add(first).cast(), offsets) }
+}
 
 /// The first four bytes of eight blocks of `stride` bytes: a scale, and what follows it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn heads(bytes: &[u8], stride: i32) -> __m256i {
-    assert!(bytes.len() >= 7 * stride as usize + 4);
-    let steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    let offsets = _mm256_mullo_epi32(steps, _mm256_set1_epi32(stride));
-    // SAFETY: the last of the eight places ends inside the bytes.
-    unsafe { _mm256_i32gather_epi32::<1>(bytes.as_ptr().cast(), offsets) }
+pub(super) fn heads(bytes: &[u8], stride: usize) -> __m256i {
+    words(bytes, 0, stride)
 }
 
 /// The f16 in the low half of each lane.
@@ -40,7 +47,11 @@ pub(super) fn block_nibbles(
     stride: usize,
     i: usize,
 ) -> (__m512i, __m512i) {
-    let part = |b: usize| load16(&bytes[(4 * i + b) * stride + first..]);
+    assert!(i < 2 && bytes.len() >= first + 7 * stride + 16);
+    let part = |b: usize| {
+        // SAFETY: 4 * i + b is below eight; the last of these places ends inside the bytes.
+        unsafe { _mm_loadu_si128(bytes.as_ptr().add((4 * i + b) * stride + first).cast()) }
+    };
     let v = _mm512_castsi128_si512(part(0));
     let v = _mm512_inserti32x4::<1>(v, part(1));
     let v = _mm512_inserti32x4::<2>(v, part(2));
@@ -69,24 +80,15 @@ fn four_bits(bytes: &[u8], first: usize, stride: usize, offset: u8, codes: &mut 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn five_bits(bytes: &[u8], first: usize, stride: usize, offset: u8, codes: &mut SuperCodes) {
     let offset = _mm512_set1_epi8(offset as i8);
-    let word = |b: usize| {
-        let at = b * stride + first - 4;
-        u64::from(u32::from_le_bytes([
-            bytes[at],
-            bytes[at + 1],
-            bytes[at + 2],
-            bytes[at + 3],
-        ]))
-    };
-    let fifth_bits = |v: __m512i, b: usize| {
-        let fifth = word(b) | word(b + 1) << 32;
+    let fifth = masks(words(bytes, first - 4, stride));
+    let fifth_bit = |v: __m512i, fifth: u64| {
         let v = _mm512_add_epi8(v, offset);
         _mm512_mask_add_epi8(v, fifth, v, _mm512_set1_epi8(16))
     };
     for i in 0..2 {
         let (a, b) = block_nibbles(bytes, first, stride, i);
-        store(codes, 2 * i, fifth_bits(a, 4 * i));
-        store(codes, 2 * i + 1, fifth_bits(b, 4 * i + 2));
+        store(codes, 2 * i, fifth_bit(a, fifth[2 * i]));
+        store(codes, 2 * i + 1, fifth_bit(b, fifth[2 * i + 1]));
     }
 }
 

@@ -67,6 +67,16 @@ fn store_halves(scales: &mut [f32; 16], v: __m512) {
     unsafe { _mm512_storeu_ps(scales.as_mut_ptr(), v) };
 }
 
+/// 32 bytes as masks of 64.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn masks(v: __m256i) -> [u64; 4] {
+    let mut masks = [0u64; 4];
+    // SAFETY: 32 bytes are writable.
+    unsafe { _mm256_storeu_si256(masks.as_mut_ptr().cast(), v) };
+    masks
+}
+
 /// Low and high nibbles of 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -97,4 +107,13 @@ fn store_planes(codes: &mut SuperCodes, s: usize, v: __m512i) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn two_bits<const SHIFT: u32>(v: __m512i) -> __m512i {
     _mm512_and_si512(_mm512_srli_epi16::<SHIFT>(v), _mm512_set1_epi8(3))
+}
+
+/// Bytes of 16 sub-blocks in the order of [`SuperScales`](super::SuperScales): the even ones, then
+/// the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn in_places(bytes: __m128i) -> __m128i {
+    let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    _mm_shuffle_epi8(bytes, order)
 }

@@ -2,12 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use gristmill_quantize::codebooks::ue4m3_half;
-
+use super::super::SuperScales;
 use super::super::nibbles::{E2M1, IQ4};
-use super::super::{SuperScales, place};
 use super::legacy::{block_nibbles, heads, low_halves};
-use super::{SuperCodes, half, load16, load32_twice, nibbles, store, store_scale};
+use super::{
+    SuperCodes, half, in_places, load16, load32_twice, nibbles, store, store_halves, store_scale,
+};
 
 /// Codes of eight blocks of nibbles from a table.
 #[inline]
@@ -64,14 +64,30 @@ pub(in super::super) fn mxfp4(bytes: &[u8], codes: &mut SuperCodes, scales: &mut
     table_codes(bytes, 1, 17, &E2M1, codes);
 }
 
+/// Halves of the values of 16 unsigned E4M3 bytes, as `ue4m3_half` gives them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn ue4m3_halves(bytes: __m128i) -> __m512 {
+    let bytes = _mm512_cvtepu8_epi32(bytes);
+    let magnitude = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7F));
+    // Bias 7, and one less for the half.
+    let normal = _mm512_add_epi32(magnitude, _mm512_set1_epi32((127 - 8) << 3));
+    let normal = _mm512_castsi512_ps(_mm512_slli_epi32::<20>(normal));
+    let unit = _mm512_set1_ps(1.0 / 1024.0);
+    let subnormal = _mm512_mul_ps(_mm512_cvtepi32_ps(magnitude), unit);
+    let tiny = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(8));
+    let some = _mm512_cmpneq_epi32_mask(bytes, _mm512_set1_epi32(0x7F));
+    _mm512_maskz_mov_ps(some, _mm512_mask_blend_ps(tiny, normal, subnormal))
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(in super::super) fn nvfp4(bytes: &[u8], codes: &mut SuperCodes, scales: &mut SuperScales) {
     let table = _mm512_broadcast_i32x4(load16(&E2M1));
+    let word = |i: usize| i32::from_le_bytes([0, 1, 2, 3].map(|j| bytes[36 * i + j]));
+    let packed = _mm_setr_epi32(word(0), word(1), word(2), word(3));
+    store_halves(&mut scales.half, ue4m3_halves(in_places(packed)));
     for (i, block) in bytes.as_chunks::<36>().0.iter().enumerate() {
-        for s in 0..4 {
-            scales.half[place(4 * i + s)] = ue4m3_half(block[s]);
-        }
         let (low, high) = nibbles(load32_twice(&block[4..]));
         // Eight low nibbles, then eight high ones, make a group of 16.
         let even = _mm512_unpacklo_epi64(low, high);
