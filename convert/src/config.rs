@@ -58,6 +58,17 @@ impl Config {
         }
         if named.is_none() && fields.contains_key("dim") && fields.contains_key("n_layers") {
             named = Some(MISTRAL_FORMAT.to_owned());
+            // Its mixtures state their experts in a field of their own.
+            if let Some(moe) = published.get("moe").and_then(Json::as_object) {
+                for (field, own) in [
+                    ("num_local_experts", "num_experts"),
+                    ("num_experts_per_tok", "num_experts_per_tok"),
+                ] {
+                    if let Some(value) = moe.get(own) {
+                        fields.insert(field.to_owned(), value.clone());
+                    }
+                }
+            }
         }
         mirror_rope(&mut fields);
         Self {
@@ -395,6 +406,16 @@ mod tests {
             assert_eq!(config.rope_f64("rope_theta"), Some(5e5));
             assert_eq!(config.rope_f64("factor"), Some(4.0));
         }
+    }
+
+    #[test]
+    fn mixtures_in_mistrals_own_format() {
+        let config = Config::new(&json!({
+            "dim": 64, "n_layers": 2, "moe": {"num_experts": 8, "num_experts_per_tok": 2}
+        }));
+        assert_eq!(config.class(), Some(MISTRAL_FORMAT));
+        assert_eq!(config.u32(&["num_local_experts"]).unwrap(), 8);
+        assert_eq!(config.u32(&["num_experts_per_tok"]).unwrap(), 2);
     }
 
     #[test]

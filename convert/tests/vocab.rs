@@ -190,3 +190,40 @@ fn metadata_equals_the_reference() {
     eprintln!("{run} tokenizers compared, {pending} pending");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
+
+/// Older checkpoints hold `vocab.json` and `merges.txt` instead of a `tokenizer.json`: the same
+/// tokens come of them.
+#[test]
+fn files_of_older_checkpoints_give_the_same_tokens() {
+    let Some(root) = golden() else { return };
+    for case in ["gpt2", "qwen2"] {
+        let checkpoint = root.join(case).join("checkpoint");
+        let older = tempfile::tempdir().unwrap();
+        for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
+            fs::copy(checkpoint.join(name), older.path().join(name)).unwrap();
+        }
+        let config = config(&checkpoint);
+        let entries = |folder: &Path| {
+            let files = CheckpointFiles::open(folder).unwrap();
+            let request = Request {
+                files: &files,
+                config: &config,
+                architecture: case,
+                class: "",
+                vocab_size: config["vocab_size"].as_u64(),
+                embedding_rows: None,
+                pre: None,
+            };
+            vocab::metadata(&request).unwrap().entries
+        };
+        let (whole, rebuilt) = (entries(&checkpoint), entries(older.path()));
+        for key in ["model", "pre", "tokens", "token_type", "merges"] {
+            let key = format!("tokenizer.ggml.{key}");
+            let of = |list: &[(String, Value)]| {
+                let found = list.iter().find(|(known, _)| *known == key);
+                printed(&found.unwrap_or_else(|| panic!("{case}: no {key}")).1)
+            };
+            assert_eq!(of(&whole), of(&rebuilt), "{case} {key}");
+        }
+    }
+}

@@ -3,6 +3,10 @@
 
 use std::collections::HashSet;
 
+use gristmill_gguf::schema::pretokenizer::by_name;
+use serde_json::{Value as Json, json};
+
+use super::characters::added_tokens_json;
 use super::files::{AddedToken, TOKENIZER_JSON, TokenizerConfig, TokenizerJson};
 use super::tokens::{NO_SCORE, Token, TokenList, TokenType, added};
 use super::{Error, Request};
@@ -57,6 +61,9 @@ pub(super) fn all_added(
     tokens
 }
 
+const VOCAB_JSON: &str = "vocab.json";
+const MERGES_TXT: &str = "merges.txt";
+
 /// The merges of `tokenizer.json`, else of `merges.txt`.
 pub(super) fn merges(
     tokenizer: &TokenizerJson,
@@ -66,20 +73,79 @@ pub(super) fn merges(
     if let Some(merges) = tokenizer.merges()? {
         return Ok(merges);
     }
-    const FILE: &str = "merges.txt";
-    let text = request
-        .files
-        .text(FILE)?
-        .ok_or_else(|| Error::file(TOKENIZER_JSON, "has no merges, and there is no merges.txt"))?;
+    merges_txt(request, warnings)?
+        .ok_or_else(|| Error::file(TOKENIZER_JSON, "has no merges, and there is no merges.txt"))
+}
+
+fn merges_txt(
+    request: &Request<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Vec<String>>, Error> {
+    let Some(text) = request.files.text(MERGES_TXT)? else {
+        return Ok(None);
+    };
     let lines = text.lines().enumerate();
-    Ok(lines
+    let merges = lines
         .filter(|(at, line)| !(line.is_empty() || *at == 0 && line.starts_with('#')))
         .filter_map(|(at, line)| {
             let whole = line.split_whitespace().count() == 2;
             if !whole {
-                warnings.push(format!("{FILE}, line {}: not two parts; left out", at + 1));
+                let line = at + 1;
+                warnings.push(format!(
+                    "{MERGES_TXT}, line {line}: not two parts; left out"
+                ));
             }
             whole.then(|| line.trim().to_owned())
+        });
+    Ok(Some(merges.collect()))
+}
+
+/// A `tokenizer.json` in place of the `vocab.json` and `merges.txt` of an older checkpoint. How
+/// text is split follows from the tokenizer's class; all but Qwen's split as GPT-2's.
+pub(super) fn json_of_files(
+    request: &Request<'_>,
+    config: Option<&TokenizerConfig>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Json>, Error> {
+    let Some(vocabulary) = request.files.json(VOCAB_JSON)? else {
+        return Ok(None);
+    };
+    let Some(merges) = merges_txt(request, warnings)? else {
+        return Ok(None);
+    };
+    let mut added = config.map_or_else(Vec::new, TokenizerConfig::added_tokens);
+    for token in added_tokens_json(request)? {
+        if !added.iter().any(|known| known.text == token.text) {
+            added.push(token);
+        }
+    }
+    let added = added.iter().map(|token| {
+        json!({
+            "id": token.id, "content": token.text, "special": token.special, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": !token.special
         })
-        .collect())
+    });
+    let class = config.and_then(|config| config.0["tokenizer_class"].as_str());
+    let qwen = class.is_some_and(|class| class.starts_with("Qwen2"));
+    let bytes = |use_regex: bool| {
+        json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": use_regex
+        })
+    };
+    let split = by_name("qwen2").filter(|_| qwen).map(|rule| {
+        let splits = rule.splits.iter().map(|regex| {
+            let pattern = json!({"Regex": regex});
+            json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false})
+        });
+        json!({"type": "Sequence", "pretokenizers": splits.chain([bytes(false)]).collect::<Vec<_>>()})
+    });
+    Ok(Some(json!({
+        "version": "1.0",
+        "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": if qwen { json!({"type": "NFC"}) } else { Json::Null },
+        "pre_tokenizer": split.unwrap_or_else(|| bytes(true)),
+        "decoder": bytes(true),
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
+    })))
 }

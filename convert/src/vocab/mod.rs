@@ -17,6 +17,7 @@ mod sentencepiece;
 mod special;
 mod tekken;
 mod template;
+mod tiktoken;
 mod tokens;
 mod unigram;
 mod wordpiece;
@@ -93,6 +94,9 @@ impl VocabMetadata {
 struct Sources<'a> {
     request: &'a Request<'a>,
     json: Option<TokenizerJson>,
+    /// Whether the former was put together from older files; the reference takes roles of tokens
+    /// from a stored one only.
+    rebuilt: bool,
     config: Option<TokenizerConfig>,
 }
 
@@ -117,12 +121,28 @@ pub fn metadata(request: &Request<'_>) -> Result<VocabMetadata, Error> {
     {
         json = Some(TokenizerJson::from_json(old)?);
     }
+    let mut out = VocabMetadata::default();
+    let mut rebuilt = false;
+    if json.is_none()
+        && let Some(old) = byte_level::json_of_files(request, config.as_ref(), &mut out.warnings)?
+    {
+        json = Some(TokenizerJson::from_json(old)?);
+        rebuilt = true;
+    }
     let sources = Sources {
         request,
         json,
+        rebuilt,
         config,
     };
-    let mut out = VocabMetadata::default();
+    if sources.json.is_none()
+        && let Some(ranked) = tiktoken::Ranked::read(request.files)?
+    {
+        family::before(&sources, &mut out);
+        sources.write_ranked(&ranked, &mut out)?;
+        family::after(&sources, &mut out);
+        return Ok(out);
+    }
     family::before(&sources, &mut out);
     sources.write(&mut out)?;
     family::after(&sources, &mut out);
@@ -197,6 +217,21 @@ impl Sources<'_> {
         out.set_tokens(&tokens, false);
         let merges = byte_level::merges(json, self.request, &mut out.warnings)?;
         out.set(MERGES, strings(merges));
+        self.write_special(&tokens, out)
+    }
+
+    fn write_ranked(
+        &self,
+        ranked: &tiktoken::Ranked,
+        out: &mut VocabMetadata,
+    ) -> Result<(), Error> {
+        let list = ranked.tokens(self.config.as_ref(), self.request)?;
+        let stated = self.request.pre.map(pre_tokenizer::stated).transpose()?;
+        out.set(MODEL, "gpt2");
+        out.set(PRE, stated.unwrap_or_else(|| ranked.pre()));
+        let tokens = self.finish(list)?;
+        out.set_tokens(&tokens, false);
+        out.set(MERGES, strings(ranked.merges()));
         self.write_special(&tokens, out)
     }
 
@@ -284,7 +319,7 @@ impl Sources<'_> {
     /// Special ids and flags, normalizer flags, chat templates.
     fn write_special(&self, tokens: &Tokens, out: &mut VocabMetadata) -> Result<(), Error> {
         let mut special = SpecialTokens::gather(
-            self.json.as_ref(),
+            self.json.as_ref().filter(|_| !self.rebuilt),
             self.config.as_ref(),
             self.request.config,
             tokens.tokens.len(),

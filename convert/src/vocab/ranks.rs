@@ -34,6 +34,43 @@ pub(super) fn all_merges(tokens: &[Vec<u8>]) -> Vec<String> {
     merges
 }
 
+/// For each token the pair that the ranks below its own lead to, if it is a pair that they lead to:
+/// tiktoken's merges.
+pub(super) fn merges_below(tokens: &[Vec<u8>]) -> Vec<String> {
+    let ranks = ranks(tokens);
+    let pairs = tokens.iter().enumerate();
+    pairs
+        .filter_map(|(rank, token)| {
+            let cut = cut_below(token, rank, &ranks)?;
+            let (left, right) = token.split_at(cut);
+            Some(merge(left, right))
+        })
+        .collect()
+}
+
+/// Merges a token's bytes by the pairs that rank below it. Where two parts are left: the place
+/// between them.
+fn cut_below(token: &[u8], below: usize, ranks: &HashMap<&[u8], usize>) -> Option<usize> {
+    let mut ends: Vec<usize> = (1..=token.len()).collect();
+    loop {
+        let start = |at: usize| if at == 0 { 0 } else { ends[at - 1] };
+        let best = (1..ends.len())
+            .filter_map(|at| {
+                let rank = *ranks.get(&token[start(at - 1)..ends[at]])?;
+                (rank < below).then_some((rank, at))
+            })
+            .min();
+        match best {
+            Some((_, at)) => ends.remove(at - 1),
+            None => break,
+        };
+    }
+    match ends[..] {
+        [cut, _] => Some(cut),
+        _ => None,
+    }
+}
+
 fn ranks(tokens: &[Vec<u8>]) -> HashMap<&[u8], usize> {
     tokens
         .iter()
@@ -57,6 +94,7 @@ mod tests {
             .map(|text| text.as_bytes().to_vec())
             .collect();
         assert_eq!(all_merges(&tokens), ["a b", "b c", "a bc", "ab c"]);
+        assert_eq!(merges_below(&tokens), ["a b", "b c", "ab c"]);
         assert_eq!(spelled(b" \n"), "ĠĊ");
     }
 }

@@ -5,10 +5,11 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use super::tiny::{HIDDEN, Tiny, VOCABULARY, archive, convert};
 use gristmill_convert::{Checkpoint, Conversion, Options, Output};
 use gristmill_gguf::Source as _;
 use serde_json::json;
+
+use super::tiny::{HIDDEN, Tiny, VOCABULARY, archive, convert};
 
 /// What is done to the contents, or to the files once they are written.
 enum Bend {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use super::tiny::{HIDDEN, Tiny};
 use gristmill_convert::{Checkpoint, Conversion, Options, Output};
 use gristmill_gguf::{Source as _, TensorType};
 use serde_json::{Value as Json, json};
+
+use super::tiny::{HIDDEN, Tiny};
 
 const RANK: usize = 3;
 /// Adapted weights with their outputs: rows of the first are permuted, those of the second not.
