@@ -216,7 +216,17 @@ fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> (f32, [i32;
     for (code, &rounded) in codes.iter_mut().zip(&rounded) {
         *code = rounded as i8;
     }
-    let sum = |half: &[i32]| half.iter().sum();
-    let sums = [sum(&rounded[..BLOCK / 2]), sum(&rounded[BLOCK / 2..])];
-    (scale, sums)
+    // Added by halves of halves: vector code, where a plain sum is one of single values.
+    let mut sums = [0; 16];
+    for i in 0..8 {
+        sums[i] = rounded[i] + rounded[8 + i];
+        sums[8 + i] = rounded[16 + i] + rounded[24 + i];
+    }
+    let mut fours = [0; 8];
+    for i in 0..4 {
+        fours[i] = sums[i] + sums[4 + i];
+        fours[4 + i] = sums[8 + i] + sums[12 + i];
+    }
+    let sum = |four: &[i32]| (four[0] + four[1]) + (four[2] + four[3]);
+    (scale, [sum(&fours[..4]), sum(&fours[4..])])
 }

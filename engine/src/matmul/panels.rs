@@ -66,7 +66,7 @@ pub(super) fn multiply_panels<P>(
             let n = PANEL_ROWS.min(rows.len() - start);
             for (t, sums) in sums.by_ref().take(tokens).enumerate() {
                 // SAFETY: units of a product have disjoint rows.
-                unsafe { product.write(token + t, rows.start + start, &sums[..n]) };
+                unsafe { product.write_panel(token + t, rows.start + start, sums, n) };
             }
         }
         token += tokens;

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::matrix::Matrix;
+use super::{PANEL_ROWS, RowSums};
 
 /// Which tokens of the activations a product is for.
 #[derive(Clone, Copy)]
@@ -61,11 +62,28 @@ impl<'a> Product<'a> {
     ///
     /// # Safety
     /// No other thread may write results of these rows.
+    #[inline(always)]
     pub(super) unsafe fn write(&self, token: usize, row: usize, values: &[f32]) {
         assert!(self.rows.start <= row && row + values.len() <= self.rows.end);
         let start = token * self.rows.len() + row - self.rows.start;
         // SAFETY: rows are not shared, by the caller's promise, and these elements are of them.
         unsafe { self.out.write(start, values) };
+    }
+
+    /// [`Self::write`] of the first `n` of a panel's rows.
+    ///
+    /// # Safety
+    /// As [`Self::write`].
+    pub(super) unsafe fn write_panel(&self, token: usize, row: usize, sums: &RowSums, n: usize) {
+        // A whole panel, the usual case, is a few stores; another length is a call.
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == PANEL_ROWS {
+                self.write(token, row, sums);
+            } else {
+                self.write(token, row, &sums[..n]);
+            }
+        }
     }
 }
 
@@ -91,6 +109,7 @@ impl<'a> Out<'a> {
 
     /// # Safety
     /// No other thread may write these elements during the lifetime of `self`.
+    #[inline(always)]
     unsafe fn write(&self, start: usize, values: &[f32]) {
         assert!(start <= self.len && values.len() <= self.len - start);
         // SAFETY: in bounds by the line above; exclusive by the caller's promise.
