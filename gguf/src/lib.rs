@@ -22,9 +22,9 @@ mod progress;
 mod reader;
 pub mod schema;
 pub mod source;
-
 pub mod split;
 pub mod tensor_type;
+mod validity;
 pub mod value;
 pub mod writer;
 
@@ -38,5 +38,6 @@ pub use plan::{Layout, Plan};
 pub use source::{ReadError, Source, TensorInfo};
 pub use split::{SplitFault, SplitLimit};
 pub use tensor_type::{BlockLayout, TensorType};
+pub use validity::invalid_blocks;
 pub use value::{Array, Value, ValueType};
 pub use writer::{WriteOptions, Writer};

@@ -9,6 +9,7 @@ mod chunks;
 mod error;
 mod metadata;
 mod run;
+mod work;
 
 use std::path::PathBuf;
 

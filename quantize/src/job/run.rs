@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bstr::BString;
-use gristmill_gguf::{TensorInfo, TensorType, WriteOptions, Writer, os};
+use gristmill_gguf::{WriteOptions, Writer, os};
 
 use super::chunks::{TensorDigest, chunk, chunk_count, source_digest};
+use super::work::{Buffers, Coding, Lane, Sink, Work};
 use super::{JobError, PlannedJob, PlannedOutput};
-use crate::importance::{Entry, Pooled, matrices};
-use crate::types::{self, Effort, ImportanceUse};
+use crate::types;
 
 /// How a running job is watched and stopped.
 #[derive(Clone, Copy)]
@@ -43,56 +43,12 @@ pub struct Report {
     pub source_digest: Option<String>,
 }
 
-/// How rows are encoded: outputs that agree share the work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
-    /// As they are stored.
-    Copy,
-    Encode {
-        ty: TensorType,
-        effort: Effort,
-        /// With importance, if there is an entry.
-        weighted: bool,
-        /// Whether values that the type cannot hold become infinite rather than an error.
-        overflow: bool,
-    },
-}
-
-/// One coding of a tensor and the outputs' tensors that get it.
-struct Lane {
-    coding: Coding,
-    sinks: Vec<Sink>,
-}
-
-/// A tensor of an output.
-#[derive(Clone, Copy)]
-struct Sink {
-    output: usize,
-    tensor: usize,
-}
-
-/// A tensor of the source that has still to be written somewhere.
-struct Work<'a> {
-    tensor: usize,
-    info: &'a TensorInfo,
-    digest: &'a TensorDigest,
-    lanes: Vec<Lane>,
-    entry: Option<(&'a Entry, Pooled)>,
-}
-
 #[derive(Default)]
 struct Counters {
     source_bytes: AtomicU64,
     decoded_values: AtomicU64,
     encoded_values: AtomicU64,
     overflowed: Mutex<BTreeMap<usize, BString>>,
-}
-
-/// Buffers of a thread.
-#[derive(Default)]
-struct Buffers {
-    values: Vec<f32>,
-    bytes: Vec<u8>,
 }
 
 impl PlannedJob<'_> {
@@ -398,104 +354,6 @@ impl PlannedJob<'_> {
 /// What stands in the record of a resumable output for a tensor made from a source of this digest.
 fn note(digest: u128) -> u64 {
     (digest as u64).max(1)
-}
-
-impl Work<'_> {
-    fn codec(&self, error: types::Error) -> JobError {
-        JobError::Codec {
-            tensor: self.info.name.clone(),
-            error,
-        }
-    }
-
-    /// The row, within the chunk, of the block that an error is about.
-    fn row_of(&self, error: &types::Error, ty: TensorType) -> u64 {
-        match error {
-            types::Error::Invalid { block, .. } => {
-                *block as u64 * ty.layout().values as u64 / self.info.row_len().max(1)
-            }
-            _ => 0,
-        }
-    }
-
-    fn decode(&self, bytes: &[u8], first: u64, values: &mut Vec<f32>) -> Result<(), JobError> {
-        let layout = self.info.ty.layout();
-        values.resize(bytes.len() / layout.bytes * layout.values, 0.0);
-        types::decode(self.info.ty, bytes, values).map_err(|error| self.codec(error))?;
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(at) => {
-                let row = self.info.row_len();
-                Err(JobError::NotFinite {
-                    tensor: self.info.name.clone(),
-                    row: first + at as u64 / row,
-                    column: at as u64 % row,
-                    value: values[at],
-                })
-            }
-        }
-    }
-
-    /// Checks stored rows that are written as they are; integers are taken as they come.
-    fn validate_copy(&self, bytes: &[u8], first: u64) -> Result<(), JobError> {
-        match types::validate(self.info.ty, bytes) {
-            Ok(()) | Err(types::Error::NoCodec(_)) => Ok(()),
-            Err(error) => {
-                if !self.info.ty.is_quantized() {
-                    self.decode(bytes, first, &mut Vec::new())?;
-                }
-                Err(JobError::Invalid {
-                    tensor: self.info.name.clone(),
-                    row: first + self.row_of(&error, self.info.ty),
-                    error,
-                })
-            }
-        }
-    }
-
-    /// Encodes the decoded rows, which begin with row `first`; matrix by matrix where each has
-    /// importance of its own.
-    fn encode(
-        &self,
-        ty: TensorType,
-        effort: Effort,
-        weighted: bool,
-        first: u64,
-        buffers: &mut Buffers,
-    ) -> Result<(), JobError> {
-        let Buffers { values, bytes } = buffers;
-        let row = self.info.row_len() as usize;
-        let layout = ty.layout();
-        bytes.resize(values.len() / layout.values * layout.bytes, 0);
-        let mut encode = |range: Range<usize>, importance: Option<&[f32]>| {
-            let start = range.start / layout.values * layout.bytes;
-            let end = range.end / layout.values * layout.bytes;
-            let (values, bytes) = (&values[range], &mut bytes[start..end]);
-            types::encode(ty, effort, values, row, importance, bytes)
-                .map_err(|error| self.codec(error))
-        };
-        let all = 0..values.len();
-        let Some((entry, pooled)) = self.entry.as_ref().filter(|_| weighted) else {
-            // Types that cannot do without get equal weights: the planner lets that happen only
-            // where the reference has no importance either (token embeddings).
-            let required = types::importance_use(ty) == Ok(ImportanceUse::Required);
-            let equal = required.then(|| vec![1.0; row]);
-            return encode(all, equal.as_deref());
-        };
-        let matrices = matrices(self.info) as usize;
-        let rows_per_matrix = (self.info.rows() as usize / matrices.max(1)).max(1);
-        let mut at = 0;
-        while at < all.end {
-            let absolute = first as usize + at / row;
-            let matrix = absolute / rows_per_matrix;
-            let left_in_matrix = rows_per_matrix - absolute % rows_per_matrix;
-            let end = all.end.min(at + left_in_matrix * row);
-            let weights = entry.weights(matrix, matrices, effort, pooled);
-            encode(at..end, Some(&weights))?;
-            at = end;
-        }
-        Ok(())
-    }
 }
 
 /// Runs `work` on items `0..count`, begun in order, on all threads; stops at the first failure in

@@ -21,6 +21,16 @@ impl AffineSteps {
         last: 36,
         absolute: false,
     };
+
+    /// What an error counts for.
+    #[inline(always)]
+    fn weigh<F: Float>(&self, error: F, w: F) -> F {
+        if self.absolute {
+            w * error.abs()
+        } else {
+            w * (error * error)
+        }
+    }
 }
 
 /// ggml's `make_qkx2_quants` and `make_qkx3_quants`. Gives the scale and the minimum (at most 0),
@@ -48,20 +58,12 @@ pub(crate) fn reference_affine<S: Simd, const N: usize>(
     let flat = !max.gt(min);
     let floor = min;
 
-    let error_of = |l: S::F, x: S::F, w: S::F, scale: S::F, min: S::F| {
-        let difference = scale * l + min - x;
-        if steps.absolute {
-            w * difference.abs()
-        } else {
-            w * (difference * difference)
-        }
-    };
     let mut inverse = simd.splat(top as f32) / (max - min);
     let mut scale = simd.splat(1.0) / inverse;
     let mut best = zero;
     for (&x, &w) in x.iter().zip(w) {
         let l = (inverse * (x - min)).nearest(0, top);
-        best = best + error_of(l, x, w, scale, min);
+        best = best + steps.weigh(scale * l + min - x, w);
     }
     // The levels kept are those of `inverse` and `origin`.
     let mut origin = min;
@@ -89,7 +91,7 @@ pub(crate) fn reference_affine<S: Simd, const N: usize>(
         let this_scale = (sum_xl / sum_ll).select(above, this_scale);
         let mut error = zero;
         for ((&l, &x), &w) in candidate.iter().zip(x).zip(w) {
-            error = error + error_of(l, x, w, this_scale, this_min);
+            error = error + steps.weigh(this_scale * l + this_min - x, w);
         }
         let better = solvable & error.lt(best);
         if better.any() {

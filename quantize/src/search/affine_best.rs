@@ -2,7 +2,7 @@
 
 use std::array::from_fn;
 
-use crate::simd::{Float, LANES, Simd, vectors};
+use crate::simd::{Float, LANES, Simd};
 
 /// Values with their weights, a group a lane, and the highest level.
 #[derive(Clone, Copy)]
@@ -61,7 +61,11 @@ impl<F: Float, const N: usize> AffineGroup<'_, F, N> {
     #[inline(always)]
     pub(crate) fn levels<S: Simd<F = F>>(&self, simd: S, scale: F, min: F) -> [F; N] {
         let inverse = simd.splat(1.0) / scale;
-        vectors(simd, |j| ((self.x[j] - min) * inverse).nearest(0, self.top))
+        let mut levels = *self.x;
+        for level in &mut levels {
+            *level = ((*level - min) * inverse).nearest(0, self.top);
+        }
+        levels
     }
 
     /// A scale and a minimum of little error: least-squares fits to the levels that shares of the
@@ -328,13 +332,11 @@ impl<F: Float, const N: usize, const SUBS: usize> AffineSuperBlocks<'_, F, N, SU
             sum_w = sum_w + w;
             sum_x = sum_x + w * x;
         }
-        let add = |values| sum::<S, SUBS>(simd, values);
-        let (ss, sm, mm) = (
-            add(s * s * sums.ll),
-            add(s * m * sums.l),
-            add(m * m * sum_w),
-        );
-        let (sx, mx) = (add(s * sums.xl), add(m * sum_x));
+        let ss = sum::<S, SUBS>(simd, s * s * sums.ll);
+        let sm = sum::<S, SUBS>(simd, s * m * sums.l);
+        let mm = sum::<S, SUBS>(simd, m * m * sum_w);
+        let sx = sum::<S, SUBS>(simd, s * sums.xl);
+        let mx = sum::<S, SUBS>(simd, m * sum_x);
         let determinant = ss * mm - sm * sm;
         let solvable = determinant.gt(simd.splat(1e-6) * ss * mm);
         let d = ((sx * mm - sm * mx) / determinant).select(solvable, sx / ss);

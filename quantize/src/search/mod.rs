@@ -26,7 +26,7 @@ pub(crate) use symmetric::{
     SuperBlock, best_symmetric, reference_symmetric, reference_symmetric_greedy, signed_extreme,
 };
 
-use crate::simd::LANES;
+use crate::simd::{Float, LANES};
 
 /// Below this, ggml takes a group of values for zero.
 pub(crate) const EPSILON: f32 = 1e-15;
@@ -44,6 +44,20 @@ pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
 #[inline(always)]
 pub(crate) fn nearest_int(value: f32) -> i32 {
     ((value + 12_582_912.0).to_bits() & 0x007F_FFFF) as i32 - 0x0040_0000
+}
+
+/// ggml's weights where there is importance: `v·sqrt(mean_square + x²)`.
+#[inline(always)]
+pub(crate) fn reference_weights<F: Float, const N: usize>(
+    v: &[F; N],
+    x: &[F; N],
+    mean_square: F,
+) -> [F; N] {
+    let mut w = *v;
+    for (w, &x) in w.iter_mut().zip(x) {
+        *w = *w * (mean_square + x * x).sqrt();
+    }
+    w
 }
 
 /// What effort `best` weighs the squared errors of a block with: importance relative to the largest,

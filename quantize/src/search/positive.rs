@@ -6,6 +6,14 @@ use crate::simd::{Float, Mask, Simd};
 /// Outside what `nearest` can give: no bound.
 const UNBOUNDED: i32 = 1 << 22;
 
+/// An integer modulo 256.
+#[inline(always)]
+fn as_u8<S: Simd>(simd: S, l: S::F) -> S::F {
+    // How many times 256 fits, rounded down: no integer lies on a tie.
+    let wraps = (l - simd.splat(127.5)) * simd.splat(1.0 / 256.0);
+    (l - simd.splat(256.0) * wraps.round_ties_even()).select(l.lt(simd.splat(0.0)), l)
+}
+
 /// ggml's `make_qp_quants`. Gives the scale, and the levels in `levels`. A negative value's level
 /// is kept modulo 256, as ggml keeps it.
 #[inline(always)]
@@ -17,11 +25,6 @@ pub(crate) fn reference_positive<S: Simd, const N: usize>(
     levels: &mut [S::F; N],
 ) -> S::F {
     let zero = simd.splat(0.0);
-    let as_u8 = |l: S::F| {
-        // How many times 256 fits, rounded down: no integer lies on a tie.
-        let wraps = (l - simd.splat(127.5)) * simd.splat(1.0 / 256.0);
-        (l - simd.splat(256.0) * wraps.round_ties_even()).select(l.lt(zero), l)
-    };
     let mut max = zero;
     for &x in x {
         max = x.max(max);
@@ -32,7 +35,7 @@ pub(crate) fn reference_positive<S: Simd, const N: usize>(
     let scale = simd.splat(1.0) / inverse;
     let mut best = zero;
     for (&x, &w) in x.iter().zip(w) {
-        let difference = x - scale * as_u8((inverse * x).nearest(-UNBOUNDED, UNBOUNDED));
+        let difference = x - scale * as_u8(simd, (inverse * x).nearest(-UNBOUNDED, UNBOUNDED));
         best = best + w * difference * difference;
     }
     for step in (-4..=4).filter(|&step| step != 0) {
@@ -51,7 +54,7 @@ pub(crate) fn reference_positive<S: Simd, const N: usize>(
     let (mut sum_xl, mut sum_ll) = (zero, zero);
     for ((level, &x), &w) in levels.iter_mut().zip(x).zip(w) {
         let l = (inverse * x).nearest(-UNBOUNDED, top);
-        *level = as_u8(l);
+        *level = as_u8(simd, l);
         sum_xl = sum_xl + w * x * l;
         sum_ll = sum_ll + w * l * l;
     }
@@ -70,7 +73,7 @@ pub(crate) fn reference_positive<S: Simd, const N: usize>(
                 any_moved = true;
                 sum_xl = new_xl.select(moves, sum_xl);
                 sum_ll = new_ll.select(moves, sum_ll);
-                *level = as_u8(new).select(moves, l);
+                *level = as_u8(simd, new).select(moves, l);
             }
         }
         if !any_moved {

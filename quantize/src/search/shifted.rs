@@ -190,7 +190,7 @@ fn settle<S: Simd, const N: usize, const G: usize>(
 ) -> (Found<G>, [u16; G]) {
     let zero = simd.splat(0.0);
     let mut scales = runs.scale.to_array();
-    let borders = runs.borders.map(Float::to_array);
+    let borders = [runs.borders[0].to_array(), runs.borders[1].to_array()];
     let mut levels = [[0u8; N]; LANES];
     for lane in 0..LANES {
         let values = &blocks.values[lane];

@@ -1,7 +1,7 @@
 //! One signed scale for a group of values: `x ≈ scale·l`, `l` in `-half..half`.
 
 use super::EPSILON;
-use crate::simd::{Float, Mask, Simd, vectors};
+use crate::simd::{Float, Mask, Simd, products};
 
 /// Of each lane the value largest by magnitude (the first such), with its sign, and the magnitude.
 #[inline(always)]
@@ -47,7 +47,7 @@ pub(crate) fn reference_symmetric<S: Simd, const N: usize>(
     w: &[S::F; N],
     levels: &mut [S::F; N],
 ) -> S::F {
-    let wx = vectors(simd, |j| w[j] * x[j]);
+    let wx = products(w, x);
     let zero = simd.splat(0.0);
     let (extreme, magnitude) = signed_extreme(simd, x);
     let is_zero = magnitude.lt(simd.splat(EPSILON));
@@ -138,7 +138,7 @@ pub(crate) fn real_scale<S: Simd, const N: usize>(
     x: &[S::F; N],
     w: &[S::F; N],
 ) -> S::F {
-    let wx = vectors(simd, |j| w[j] * x[j]);
+    let wx = products(w, x);
     let zero = simd.splat(0.0);
     let (extreme, _) = signed_extreme(simd, x);
     let (mut best, mut chosen) = (zero, zero);
@@ -166,7 +166,7 @@ pub(crate) fn best_symmetric<S: Simd, const N: usize>(
     w: &[S::F; N],
     levels: &mut [S::F; N],
 ) -> S::F {
-    let wx = vectors(simd, |j| w[j] * x[j]);
+    let wx = products(w, x);
     let mut d = real_scale(simd, half, 24, x, w).round_to_f16();
     let mut least = symmetric_error(simd, half, x, w, d);
     let mut next = d;
@@ -226,16 +226,18 @@ impl<F: Float, const N: usize> SuperBlock<'_, F, N> {
             }
         }
         let inverse = simd.splat(1.0) / (simd.splat(best.1) * best.2);
-        let levels = vectors(simd, |j| {
-            (self.x[j] * inverse).nearest(-self.half, self.half - 1) + simd.splat(self.half as f32)
-        });
+        let mut levels = *self.x;
+        for level in &mut levels {
+            *level = (*level * inverse).nearest(-self.half, self.half - 1)
+                + simd.splat(self.half as f32);
+        }
         (best.1, best.2, levels)
     }
 
     /// The least-squares `d` for the levels that `d` and `scales` give.
     #[inline(always)]
     fn refit<S: Simd<F = F>>(&self, simd: S, d: f32, scales: F) -> f32 {
-        let wx = vectors(simd, |j| self.w[j] * self.x[j]);
+        let wx = products(self.w, self.x);
         let inverse = simd.splat(1.0) / (simd.splat(d) * scales);
         let (sum_xl, sum_ll) = sums(simd, self.half, self.x, self.w, &wx, inverse);
         let sum_xl: f32 = (scales * sum_xl).to_array().into_iter().sum();

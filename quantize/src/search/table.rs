@@ -137,23 +137,6 @@ pub(crate) fn reference_table<S: Simd>(simd: S, x: &[S::F; N], w: &[S::F; N]) ->
     zero.select(is_zero, scale)
 }
 
-/// ggml's weights: importance with the roots of squares around `mean`, or squares alone.
-#[inline(always)]
-pub(crate) fn reference_weights<S: Simd>(
-    x: &[S::F; N],
-    importance: Option<&[S::F; N]>,
-    mean: S::F,
-) -> [S::F; N] {
-    let mut w = *x;
-    for j in 0..N {
-        w[j] = match importance {
-            Some(v) => v[j] * (mean + x[j] * x[j]).sqrt(),
-            None => x[j] * x[j],
-        };
-    }
-    w
-}
-
 /// Scales that leave the least error, by themselves: one that maps the extreme value to the
 /// negative end of the table, and one that maps it to the positive end. Also how much of `Σwx²`
 /// each explains.

@@ -93,17 +93,28 @@ pub(crate) trait Mask:
     fn bits(self) -> u16;
 }
 
-/// `N` vectors made one by one. Use this in place of `array::from_fn` and `array::map`: those hand
-/// arrays of vectors on by value, which costs copies, and rustc 1.95 has been seen to store such
-/// copies with instructions for aligned memory where it is not aligned.
+// Arrays of vectors are filled by loops in functions that are `#[inline(always)]`, as in the two below,
+// never by closures (so not by `array::from_fn` or `array::map` either). A closure is compiled for the
+// set only if the compiler happens to inline it, and where it does not, every operation in it is a
+// call; and arrays of vectors handed on by value have been seen stored with instructions for aligned
+// memory where it is not aligned (rustc 1.95).
+
+/// One vector for each array.
 #[inline(always)]
-pub(crate) fn vectors<S: Simd, const N: usize>(
-    simd: S,
-    mut make: impl FnMut(usize) -> S::F,
-) -> [S::F; N] {
+pub(crate) fn load_all<S: Simd, const N: usize>(simd: S, lanes: &[[f32; LANES]; N]) -> [S::F; N] {
     let mut all = [simd.splat(0.0); N];
-    for (j, vector) in all.iter_mut().enumerate() {
-        *vector = make(j);
+    for (vector, lanes) in all.iter_mut().zip(lanes) {
+        *vector = simd.load(lanes);
+    }
+    all
+}
+
+/// `a[j]·b[j]`.
+#[inline(always)]
+pub(crate) fn products<F: Float, const N: usize>(a: &[F; N], b: &[F; N]) -> [F; N] {
+    let mut all = *a;
+    for (product, &b) in all.iter_mut().zip(b) {
+        *product = *product * b;
     }
     all
 }
@@ -120,7 +131,17 @@ pub(crate) fn gather<'a, S: Simd, const N: usize>(
             lanes[lane] = value;
         }
     }
-    vectors(simd, |j| simd.load(&lanes[j]))
+    load_all(simd, &lanes)
+}
+
+/// [`Float::to_u8`] of every vector.
+#[inline(always)]
+pub(crate) fn to_u8_all<F: Float, const N: usize>(vectors: &[F; N]) -> [[u8; LANES]; N] {
+    let mut all = [[0; LANES]; N];
+    for (bytes, vector) in all.iter_mut().zip(vectors) {
+        *bytes = vector.to_u8();
+    }
+    all
 }
 
 /// Inverse of [`gather`] for levels, which are small integers.

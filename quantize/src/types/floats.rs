@@ -29,10 +29,6 @@ impl Format<4, 1> for F32 {
             *block = value.to_le_bytes();
         }
     }
-
-    fn fault(block: &[u8; 4]) -> Option<&'static str> {
-        fault(f32::from_le_bytes(*block))
-    }
 }
 
 impl Format<2, 1> for F16 {
@@ -54,10 +50,6 @@ impl Format<2, 1> for F16 {
                 convert,
             },
         );
-    }
-
-    fn fault(block: &[u8; 2]) -> Option<&'static str> {
-        fault(f16_to_f32(u16::from_le_bytes(*block)))
     }
 }
 
@@ -81,10 +73,6 @@ impl Format<2, 1> for Bf16 {
             },
         );
     }
-
-    fn fault(block: &[u8; 2]) -> Option<&'static str> {
-        fault(bf16_to_f32(u16::from_le_bytes(*block)))
-    }
 }
 
 /// Writes values as 16-bit floats.
@@ -102,15 +90,5 @@ impl<C: Fn(f32) -> u16> Kernel for Narrow<'_, C> {
         for (block, &value) in self.blocks.iter_mut().zip(self.values) {
             *block = (self.convert)(value).to_le_bytes();
         }
-    }
-}
-
-fn fault(value: f32) -> Option<&'static str> {
-    if value.is_nan() {
-        Some("the value is NaN")
-    } else if value.is_infinite() {
-        Some("the value is infinite")
-    } else {
-        None
     }
 }

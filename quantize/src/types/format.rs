@@ -79,17 +79,6 @@ pub(crate) trait Format<const BYTES: usize, const VALUES: usize> {
 
     /// Encodes all rows into as many blocks as they have.
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; BYTES]]);
-
-    /// What makes the block invalid, if anything.
-    fn fault(block: &[u8; BYTES]) -> Option<&'static str>;
-}
-
-/// An invalid block.
-pub(crate) struct Fault {
-    /// Its index.
-    pub(crate) block: usize,
-    /// What is wrong with it.
-    pub(crate) fault: &'static str,
 }
 
 /// A [`Format`] behind function pointers: a row of the registry.
@@ -98,7 +87,6 @@ pub(crate) struct Codec {
     pub(crate) importance: ImportanceUse,
     pub(crate) decode: fn(Isa, &[u8], &mut [f32]),
     pub(crate) encode: fn(&Rows<'_>, Effort, &mut [u8]),
-    pub(crate) validate: fn(&[u8]) -> Option<Fault>,
 }
 
 impl Codec {
@@ -112,13 +100,6 @@ impl Codec {
             importance: T::IMPORTANCE,
             decode: decode::<T, BYTES, VALUES>,
             encode: |rows, effort, bytes| T::encode(rows, effort, bytes.as_chunks_mut().0),
-            validate: |bytes| {
-                let blocks: &[[u8; BYTES]] = bytes.as_chunks().0;
-                let mut faults = blocks.iter().map(T::fault);
-                let block = faults.position(|fault| fault.is_some())?;
-                let fault = T::fault(&blocks[block])?;
-                Some(Fault { block, fault })
-            },
         }
     }
 }
@@ -163,23 +144,4 @@ impl<T: Format<BYTES, VALUES>, const BYTES: usize, const VALUES: usize> Kernel
 #[inline(always)]
 pub(crate) fn f16_at<const BYTES: usize>(block: &[u8; BYTES], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
-}
-
-/// Reports an f16 scale at byte `at` that is infinite or NaN.
-pub(crate) fn f16_fault<const BYTES: usize>(
-    block: &[u8; BYTES],
-    at: usize,
-) -> Option<&'static str> {
-    scale_fault(f16_at(block, at))
-}
-
-/// Reports a scale that is infinite or NaN.
-pub(crate) fn scale_fault(scale: f32) -> Option<&'static str> {
-    if scale.is_nan() {
-        Some("the scale is NaN")
-    } else if scale.is_infinite() {
-        Some("the scale is infinite")
-    } else {
-        None
-    }
 }

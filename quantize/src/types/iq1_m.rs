@@ -4,7 +4,6 @@ use std::array::from_fn;
 
 use gristmill_gguf::TensorType;
 
-use super::format::scale_fault;
 use super::lattice::{nibble, reference_weights, shifted8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
@@ -54,10 +53,6 @@ impl Format<56, 256> for Iq1M {
                 blocks,
             },
         );
-    }
-
-    fn fault(block: &[u8; 56]) -> Option<&'static str> {
-        scale_fault(super_scale(block))
     }
 }
 

@@ -4,7 +4,7 @@ use std::array::from_fn;
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::lattice::{reference_weights, shifted8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
@@ -49,10 +49,6 @@ impl Format<50, 256> for Iq1S {
                 blocks,
             },
         );
-    }
-
-    fn fault(block: &[u8; 50]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

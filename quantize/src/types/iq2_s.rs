@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2_LEVELS, IQ2S_GRID};
@@ -32,10 +32,6 @@ impl Format<82, 256> for Iq2S {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 82]]) {
         lattice::encode::<Self, 82, 16, 2, 8, 2>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 82]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2_LEVELS, IQ2XS_GRID, even_signs};
@@ -31,10 +31,6 @@ impl Format<74, 256> for Iq2Xs {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 74]]) {
         lattice::encode::<Self, 74, 16, 2, 8, 2>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 74]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::lattice::{self, Coded, Signed, signed8, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2_LEVELS, IQ2XXS_GRID, even_signs};
@@ -35,10 +35,6 @@ impl Format<66, 256> for Iq2Xxs {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 66]]) {
         lattice::encode::<Self, 66, 32, 4, 8, 2>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 66]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

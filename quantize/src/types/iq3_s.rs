@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::lattice::{self, Coded, Signed, join4, nibble, pack_nibbles, signed8};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ3S_GRID, IQ3S_LEVELS};
@@ -37,10 +37,6 @@ impl Format<110, 256> for Iq3S {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 110]]) {
         lattice::encode::<Self, 110, 32, 8, 4, 3>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 110]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::lattice::{self, Coded, Signed, join4, signed8, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ3XXS_GRID, IQ3XXS_LEVELS, even_signs};
@@ -38,10 +38,6 @@ impl Format<98, 256> for Iq3Xxs {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 98]]) {
         lattice::encode::<Self, 98, 32, 8, 4, 3>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 98]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

@@ -4,15 +4,14 @@ use std::array::from_fn;
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::packing::{pack_nibbles, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
-use crate::search::relative_weights;
-use crate::search::table;
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather};
+use crate::search::{reference_weights, relative_weights, table};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, products};
 
 /// Block of 18 bytes: scale `d`, then 16 bytes; byte `j` holds value `j` in its low nibble and value
 /// `j + 16` in its high one. `value = d * table[code]`.
@@ -43,10 +42,6 @@ impl Format<18, 32> for Iq4Nl {
             },
         );
     }
-
-    fn fault(block: &[u8; 18]) -> Option<&'static str> {
-        f16_fault(block, 0)
-    }
 }
 
 struct Encode<'a> {
@@ -71,9 +66,9 @@ impl Kernel for Encode<'_> {
                 for x in x {
                     sum = sum + x * x;
                 }
-                table::reference_weights::<S>(&x, Some(&v), sum * simd.splat(2.0 / 32.0))
+                reference_weights(&v, &x, sum * simd.splat(2.0 / 32.0))
             } else {
-                table::reference_weights::<S>(&x, None, zero)
+                products(&x, &x)
             };
             let scale = table::reference_table(simd, &x, &w);
             let inverse = zero.select(scale.eq(zero), one / scale);

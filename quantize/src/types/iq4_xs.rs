@@ -4,15 +4,15 @@ use std::array::from_fn;
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::lattice::u16_at;
 use super::packing::{pack_nibbles, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
-use crate::search::{nearest_int, relative_weights, table};
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather};
+use crate::search::{nearest_int, reference_weights, relative_weights, table};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, products};
 
 /// Block of 136 bytes: scale `d`; `scales_h` (u16, two high bits per group); `scales_l` (four bytes,
 /// a low nibble per group); 128 code bytes, 16 per group in the order of IQ4_NL.
@@ -46,10 +46,6 @@ impl Format<136, 256> for Iq4Xs {
                 blocks,
             },
         );
-    }
-
-    fn fault(block: &[u8; 136]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 
@@ -85,9 +81,9 @@ impl Kernel for Encode<'_> {
                 });
                 let means = [0, 8].map(|lane| mean_square(input(lane).0));
                 let mean = simd.load(&from_fn(|lane| means[lane / 8]));
-                table::reference_weights::<S>(&x, Some(&v), mean)
+                reference_weights(&v, &x, mean)
             } else {
-                table::reference_weights::<S>(&x, None, zero)
+                products(&x, &x)
             };
             let found = table::reference_table(simd, &x, &w).to_array();
             let mut coded = [Coded::default(); 2];

@@ -5,8 +5,10 @@ use std::marker::PhantomData;
 
 use super::Rows;
 use crate::half::f32_to_f16;
-use crate::search::{AffineSteps, largest_magnitude, reference_affine, reference_symmetric};
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels, vectors};
+use crate::search::{
+    AffineSteps, largest_magnitude, reference_affine, reference_symmetric, reference_weights,
+};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
 
 /// Values in a block.
 const N: usize = 32;
@@ -222,7 +224,7 @@ impl<E: Encoder<BYTES>, const BYTES: usize> Kernel for Weighted<'_, E, BYTES> {
             let x = gather(simd, |lane| &values[index(lane)]);
             let v = gather(simd, |lane| &importance[index(lane) % per_row]);
             let mean_square = simd.load(&from_fn(|lane| mean_squares[index(lane) / per_row]));
-            let w = vectors(simd, |j| v[j] * (mean_square + x[j] * x[j]).sqrt());
+            let w = reference_weights(&v, &x, mean_square);
             let (d, m) = self.encoder.search(simd, &x, &w, &mut levels);
             let (d, m) = (d.to_array(), m.to_array());
             let levels = scatter_levels(&levels);

@@ -35,10 +35,6 @@ impl Format<17, 32> for Mxfp4 {
             },
         );
     }
-
-    fn fault(block: &[u8; 17]) -> Option<&'static str> {
-        (block[0] == 255).then_some("the exponent is NaN")
-    }
 }
 
 struct Encode<'a> {

@@ -39,10 +39,6 @@ impl Format<36, 64> for Nvfp4 {
             },
         );
     }
-
-    fn fault(_: &[u8; 36]) -> Option<&'static str> {
-        None
-    }
 }
 
 struct Encode<'a> {

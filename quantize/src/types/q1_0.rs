@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::f32_to_f16;
 use crate::search::sum_lanes;
@@ -34,10 +34,6 @@ impl Format<18, 128> for Q1_0 {
                 blocks,
             },
         );
-    }
-
-    fn fault(block: &[u8; 18]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::ternary::{lower_scale, ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::{f16_to_f32, f32_to_f16};
@@ -37,10 +37,6 @@ impl Format<18, 64> for Q2_0 {
                 blocks,
             },
         );
-    }
-
-    fn fault(block: &[u8; 18]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

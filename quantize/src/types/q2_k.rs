@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::k_quant::{self, Affine, PlainWeight};
 use super::packing::{pack_two_bits, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
@@ -34,10 +34,6 @@ impl Format<84, 256> for Q2K {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 84]]) {
         k_quant::encode_affine::<Self, _, _, _>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 84]) -> Option<&'static str> {
-        f16_fault(block, 80).or_else(|| f16_fault(block, 82))
     }
 }
 

@@ -4,12 +4,14 @@ use std::array::from_fn;
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::k_quant::{self, Symmetric};
 use super::packing::{pack_high_bits, pack_two_bits, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
-use crate::search::{reference_symmetric, reference_symmetric_greedy, signed_extreme};
-use crate::simd::{Float, Simd, vectors};
+use crate::search::{
+    reference_symmetric, reference_symmetric_greedy, reference_weights, signed_extreme,
+};
+use crate::simd::{Float, Simd};
 
 /// 32 bytes of high bits, 64 bytes of low two bits, twelve bytes of scales, `d` (f16).
 /// A value is `d·(scale - 32)·(q - 4)`.
@@ -41,10 +43,6 @@ impl Format<110, 256> for Q3K {
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 110]]) {
         k_quant::encode_symmetric::<Self, _>(rows, effort, blocks);
     }
-
-    fn fault(block: &[u8; 110]) -> Option<&'static str> {
-        f16_fault(block, 108)
-    }
 }
 
 impl Symmetric<110> for Q3K {
@@ -66,8 +64,11 @@ impl Symmetric<110> for Q3K {
                 zero,
             );
         };
-        let w = vectors(simd, |j| v[j] * (mean_square + x[j] * x[j]).sqrt());
-        let sum = w.iter().fold(zero, |sum, &w| sum + w);
+        let w = reference_weights(v, x, mean_square);
+        let mut sum = zero;
+        for &w in &w {
+            sum = sum + w;
+        }
         (reference_symmetric(simd, Self::HALF, x, &w, levels), sum)
     }
 

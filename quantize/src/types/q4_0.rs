@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::legacy::{self, Symmetric};
 use super::packing::{pack_nibbles, part, part_mut, unpack_32};
@@ -32,10 +32,6 @@ impl Format<18, 32> for Q4_0 {
         if effort == Effort::Best {
             improve::<Self, 18, 32>(rows, blocks);
         }
-    }
-
-    fn fault(block: &[u8; 18]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

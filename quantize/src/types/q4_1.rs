@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::legacy::{self, Affine};
 use super::packing::{pack_nibbles, part, part_mut, unpack_32};
@@ -33,10 +33,6 @@ impl Format<20, 32> for Q4_1 {
         if effort == Effort::Best {
             improve::<Self, 20, 32>(rows, blocks);
         }
-    }
-
-    fn fault(block: &[u8; 20]) -> Option<&'static str> {
-        f16_fault(block, 0).or_else(|| f16_fault(block, 2))
     }
 }
 

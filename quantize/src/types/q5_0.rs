@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::legacy::{self, Symmetric};
 use super::packing::{pack_fifth_bits, pack_nibbles, part, part_mut, unpack_32};
@@ -35,10 +35,6 @@ impl Format<22, 32> for Q5_0 {
         if effort == Effort::Best {
             improve::<Self, 22, 32>(rows, blocks);
         }
-    }
-
-    fn fault(block: &[u8; 22]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 

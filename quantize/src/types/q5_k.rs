@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::k_quant::{self, Affine, PlainWeight};
 use super::packing::{
     pack_high_bits, pack_nibble_pairs, pack_six_bit_pairs, part, part_mut, unpack_six_bit_pairs,
@@ -42,10 +42,6 @@ impl Format<176, 256> for Q5K {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 176]]) {
         k_quant::encode_affine::<Self, _, _, _>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 176]) -> Option<&'static str> {
-        f16_fault(block, 0).or_else(|| f16_fault(block, 2))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::k_quant::{self, Symmetric};
 use super::packing::{part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::{EPSILON, reference_symmetric, signed_extreme};
-use crate::simd::{Float, Simd};
+use crate::simd::{Float, Simd, products};
 
 /// 128 bytes of low nibbles, 64 bytes of high two bits, sixteen signed scales, `d` (f16).
 /// A value is `d·scale·(q - 32)`.
@@ -39,10 +39,6 @@ impl Format<210, 256> for Q6K {
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 210]]) {
         k_quant::encode_symmetric::<Self, _>(rows, effort, blocks);
     }
-
-    fn fault(block: &[u8; 210]) -> Option<&'static str> {
-        f16_fault(block, 208)
-    }
 }
 
 impl Symmetric<210> for Q6K {
@@ -57,7 +53,10 @@ impl Symmetric<210> for Q6K {
         _mean_square: S::F,
         levels: &mut [S::F; 16],
     ) -> (S::F, S::F) {
-        let w = importance.copied().unwrap_or_else(|| x.map(|x| x * x));
+        let w = match importance {
+            Some(v) => *v,
+            None => products(x, x),
+        };
         (
             reference_symmetric(simd, Self::HALF, x, &w, levels),
             simd.splat(0.0),

@@ -2,13 +2,13 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::packing::{part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::{F16_MAX, f32_to_f16};
 use crate::search::largest_magnitude;
-use crate::simd::{Float, Kernel, Simd, dispatch, vectors};
+use crate::simd::{Float, Kernel, Simd, dispatch};
 
 /// `d` (f16), then 32 signed bytes. A value is `q·d`.
 pub(crate) struct Q8_0;
@@ -31,10 +31,6 @@ impl Format<34, 32> for Q8_0 {
         if effort == Effort::Best {
             improve::<Self, 34, 32>(rows, blocks);
         }
-    }
-
-    fn fault(block: &[u8; 34]) -> Option<&'static str> {
-        f16_fault(block, 0)
     }
 }
 
@@ -71,7 +67,10 @@ impl Improve<34, 32> for Q8_0 {
         levels: &mut [S::F; 32],
     ) -> (S::F, S::F) {
         let zero = simd.splat(0.0);
-        let magnitude = x.iter().fold(zero, |magnitude, &x| x.abs().max(magnitude));
+        let mut magnitude = zero;
+        for &x in x {
+            magnitude = x.abs().max(magnitude);
+        }
         let base = magnitude * simd.splat(1.0 / 127.0);
         let highest = simd.splat(F16_MAX);
         let (mut best, mut chosen) = (simd.splat(f32::INFINITY), zero);
@@ -84,7 +83,9 @@ impl Improve<34, 32> for Q8_0 {
             chosen = d.select(better, chosen);
         }
         let inverse = simd.splat(1.0) / chosen;
-        *levels = vectors(simd, |j| (x[j] * inverse).nearest(-128, 127));
+        for (level, &x) in levels.iter_mut().zip(x) {
+            *level = (x * inverse).nearest(-128, 127);
+        }
         (chosen, zero)
     }
 

@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::ternary::{self, Ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
 
@@ -35,10 +35,6 @@ impl Format<54, 256> for Tq1_0 {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 54]]) {
         ternary::encode::<Self, 54>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 54]) -> Option<&'static str> {
-        f16_fault(block, 52)
     }
 }
 

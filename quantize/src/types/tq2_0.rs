@@ -2,7 +2,7 @@
 
 use gristmill_gguf::TensorType;
 
-use super::format::{f16_at, f16_fault};
+use super::format::f16_at;
 use super::packing::{pack_two_bits, part_mut};
 use super::ternary::{self, Ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
@@ -28,10 +28,6 @@ impl Format<66, 256> for Tq2_0 {
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 66]]) {
         ternary::encode::<Self, 66>(rows, effort, blocks);
-    }
-
-    fn fault(block: &[u8; 66]) -> Option<&'static str> {
-        f16_fault(block, 64)
     }
 }
 

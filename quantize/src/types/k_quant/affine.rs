@@ -8,9 +8,11 @@ use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
 use crate::search::{
     AffineGroup, AffineSteps, AffineSuperBlocks, nearest_int, reference_affine, reference_positive,
-    relative_weights,
+    reference_weights, relative_weights,
 };
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+use crate::simd::{
+    Float, Kernel, LANES, Simd, dispatch, gather, load_all, scatter_levels, to_u8_all,
+};
 use crate::types::{Effort, Format, Rows};
 
 /// How ggml weighs values where there is no importance.
@@ -162,12 +164,15 @@ fn search_sub_blocks<T, S: Simd, const BYTES: usize, const SUBS: usize, const SU
                 let mean_square = batch.by_super_block(simd, group, &mean_squares);
                 (
                     AffineSteps::WEIGHTED,
-                    from_fn(|j| v[j] * (mean_square + x[j] * x[j]).sqrt()),
+                    reference_weights(&v, &x, mean_square),
                 )
             }
             None => (T::PLAIN, plain_weights(simd, &T::PLAIN_WEIGHT, &x)),
         };
-        let sum = w.iter().fold(simd.splat(0.0), |sum, &w| sum + w);
+        let mut sum = simd.splat(0.0);
+        for &w in &w {
+            sum = sum + w;
+        }
         let (scale, min) = reference_affine(simd, T::TOP, steps, &x, &w, &mut levels);
         let (sum, scale, min) = (sum.to_array(), scale.to_array(), min.to_array());
         for lane in 0..LANES {
@@ -186,14 +191,19 @@ fn plain_weights<S: Simd, const SUB: usize>(
     weight: &PlainWeight,
     x: &[S::F; SUB],
 ) -> [S::F; SUB] {
-    match weight {
-        PlainWeight::Magnitude => from_fn(|j| x[j].abs()),
-        PlainWeight::RootMeanSquarePlusMagnitude => {
-            let sum = x.iter().fold(simd.splat(0.0), |sum, &x| sum + x * x);
-            let root_mean_square = (sum / simd.splat(SUB as f32)).sqrt();
-            from_fn(|j| root_mean_square + x[j].abs())
+    let mut base = simd.splat(0.0);
+    if let PlainWeight::RootMeanSquarePlusMagnitude = weight {
+        for &x in x {
+            base = base + x * x;
         }
+        base = (base / simd.splat(SUB as f32)).sqrt();
     }
+    // A magnitude plus zero is the magnitude.
+    let mut w = *x;
+    for w in &mut w {
+        *w = base + w.abs();
+    }
+    w
 }
 
 /// Quantizes the scales of sixteen super-blocks: with importance by a search, else by rounding
@@ -206,18 +216,23 @@ fn quantize_scales<S: Simd, const SUBS: usize>(
     scales: &mut Scales<SUBS>,
     sums: &[[f32; LANES]; SUBS],
 ) {
-    let x: [S::F; SUBS] = from_fn(|j| simd.load(&scales.values[j]));
+    let x = load_all(simd, &scales.values);
     if weighted {
-        let w: [S::F; SUBS] = from_fn(|j| simd.load(&sums[j]));
+        let w = load_all(simd, sums);
         let mut levels = [simd.splat(0.0); SUBS];
         reference_positive(simd, top, &x, &w, &mut levels).store(&mut scales.scale);
-        scales.levels = levels.map(Float::to_u8);
+        scales.levels = to_u8_all(&levels);
     } else {
         let zero = simd.splat(0.0);
-        let max = x.iter().fold(zero, |max, &x| x.max(max));
+        let mut max = zero;
+        for &x in &x {
+            max = x.max(max);
+        }
         let positive = max.gt(zero);
         let inverse = (simd.splat(top as f32) / max).select(positive, zero);
-        scales.levels = from_fn(|j| (inverse * x[j]).nearest(0, top).to_u8());
+        for (levels, &x) in scales.levels.iter_mut().zip(&x) {
+            *levels = (inverse * x).nearest(0, top).to_u8();
+        }
         (max / simd.splat(top as f32))
             .select(positive, zero)
             .store(&mut scales.scale);

@@ -7,7 +7,9 @@ use super::{Batch, N};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
 use crate::search::{SuperBlock, nearest_int, relative_weights};
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+use crate::simd::{
+    Float, Kernel, LANES, Simd, dispatch, gather, load_all, scatter_levels, to_u8_all,
+};
 use crate::types::{Effort, Format, Rows};
 
 /// Values in a sub-block.
@@ -93,12 +95,12 @@ impl<T: Symmetric<BYTES>, const BYTES: usize> Kernel for Reference<'_, T, BYTES>
                 }
                 levels[group * SUBS..][..SUBS].copy_from_slice(&scatter_levels(&found));
             }
-            let sums: [S::F; SUBS] = from_fn(|j| simd.load(&sums[j]));
-            let scales: [S::F; SUBS] = from_fn(|j| simd.load(&scales[j]));
+            let sums = load_all(simd, &sums);
+            let scales = load_all(simd, &scales);
             let mut quantized = [zero; SUBS];
             let sums = batch.importance.is_some().then_some(&sums);
             let d = T::quantize_scales(simd, &scales, sums, &mut quantized).to_array();
-            let quantized = quantized.map(Float::to_u8);
+            let quantized = to_u8_all(&quantized);
             for (i, block) in blocks.iter_mut().enumerate() {
                 let d = f32_to_f16(d[i]);
                 let scales = from_fn(|j| quantized[j][i] as i8);

@@ -1,5 +1,8 @@
 //! `grist quantize`.
 
+mod choice;
+mod print;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,17 +14,17 @@ use gristmill_quantize::importance::Importance;
 use gristmill_quantize::job::{
     Control, Job, NamedImportance, Output, PlannedJob, PlannedOutput, Report as JobReport, Target,
 };
-use gristmill_quantize::plan::{KeyOverride, OptionError, Options, TypePattern, parse_type};
+use gristmill_quantize::plan::Options;
 use gristmill_quantize::preset::Preset;
 use gristmill_quantize::recipe::{Provenance, Recipe};
-use serde_json::{Value as Json, json};
 
+use self::choice::{ChoiceArguments, ImportanceArguments};
+use self::print::print;
 use crate::budget;
 use crate::context::Context;
 use crate::model_source::{ModelSource, variant_name};
 use crate::output::Limits;
 use crate::report::{Exit, Outcome, Report};
-use crate::table;
 
 /// Arguments of `grist quantize`.
 #[derive(Debug, Args)]
@@ -67,60 +70,6 @@ pub struct Arguments {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-}
-
-/// What importance is used.
-#[derive(Debug, Args)]
-struct ImportanceArguments {
-    /// Importance matrix, GGUF or .dat
-    #[arg(long, value_name = "FILE")]
-    imatrix: Option<PathBuf>,
-    /// Use only entries whose name contains this (repeatable)
-    #[arg(
-        long,
-        value_name = "WORD",
-        requires = "imatrix",
-        conflicts_with = "exclude_weights"
-    )]
-    include_weights: Vec<String>,
-    /// Leave out entries whose name contains this (repeatable)
-    #[arg(long, value_name = "WORD", requires = "imatrix")]
-    exclude_weights: Vec<String>,
-}
-
-/// Changes to the presets' choices.
-#[derive(Debug, Args)]
-struct ChoiceArguments {
-    /// Give every tensor the preset's own type
-    #[arg(long)]
-    pure: bool,
-    /// Keep the output tensor's type
-    #[arg(long)]
-    leave_output_tensor: bool,
-    /// Type of the output tensor
-    #[arg(long, value_name = "TYPE", value_parser = parse_type)]
-    output_tensor_type: Option<TensorType>,
-    /// Type of the token embedding
-    #[arg(long, value_name = "TYPE", value_parser = parse_type)]
-    token_embedding_type: Option<TensorType>,
-    /// Type of tensors whose name the regular expression matches (repeatable; the first that matches)
-    #[arg(long, value_name = "PATTERN=TYPE", value_parser = TypePattern::from_str)]
-    tensor_type: Vec<TypePattern>,
-    /// File of such patterns, separated by white space
-    #[arg(long, value_name = "FILE")]
-    tensor_type_file: Option<PathBuf>,
-    /// Leave these layers out and number the others anew
-    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
-    prune_layers: Vec<u64>,
-    /// Set a metadata key; TYPE is int, float, bool or str (repeatable)
-    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = KeyOverride::from_str)]
-    override_kv: Vec<KeyOverride>,
-    /// Quantize tensors again that are quantized already
-    #[arg(long)]
-    allow_requantize: bool,
-    /// Fail where rows do not fit a type, instead of using another
-    #[arg(long)]
-    no_fallback: bool,
 }
 
 /// One variant to be made.
@@ -273,45 +222,6 @@ impl Arguments {
     }
 }
 
-impl ImportanceArguments {
-    fn read(&self) -> Result<Option<Importance>, Report> {
-        let Some(path) = &self.imatrix else {
-            return Ok(None);
-        };
-        let mut matrix = Importance::read(path)?;
-        if !self.include_weights.is_empty() {
-            matrix.include(&self.include_weights);
-        }
-        matrix.exclude(&self.exclude_weights);
-        Ok(Some(matrix))
-    }
-}
-
-impl ChoiceArguments {
-    /// Adds what was asked for to what the options say already.
-    fn apply(&self, options: &mut Options) -> Result<(), Report> {
-        let mut patterns = self.tensor_type.clone();
-        if let Some(path) = &self.tensor_type_file {
-            let text = fs::read_to_string(path).map_err(|error| Report::io(path, &error))?;
-            let parsed: Result<Vec<TypePattern>, OptionError> =
-                text.split_whitespace().map(str::parse).collect();
-            patterns.extend(
-                parsed.map_err(|error| Report::input(format!("{}: {error}", path.display())))?,
-            );
-        }
-        options.tensor_types.splice(0..0, patterns);
-        options.pure |= self.pure;
-        options.leave_output_tensor |= self.leave_output_tensor;
-        options.allow_requantize |= self.allow_requantize;
-        options.no_fallback |= self.no_fallback;
-        options.output_tensor_type = self.output_tensor_type.or(options.output_tensor_type);
-        options.token_embedding_type = self.token_embedding_type.or(options.token_embedding_type);
-        options.prune_layers.extend(&self.prune_layers);
-        options.overrides.extend(self.override_kv.iter().cloned());
-        Ok(())
-    }
-}
-
 /// What the user should know before the work begins.
 fn warn(planned: &PlannedJob<'_>, variants: &[Variant], context: &Context) {
     let check = planned.importance_check();
@@ -399,78 +309,6 @@ fn carry_out(planned: &PlannedJob<'_>, context: &Context) -> Result<JobReport, R
         context.note(&format!("{count} tensors were there from an earlier run"));
     }
     Ok(report)
-}
-
-fn print(
-    arguments: &Arguments,
-    planned: &PlannedJob<'_>,
-    variants: &[Variant],
-    context: &Context,
-) -> Outcome {
-    let outputs = planned.outputs().iter().zip(variants);
-    if arguments.json {
-        let outputs: Vec<Json> = outputs
-            .map(|(output, variant)| json_of(output, variant))
-            .collect();
-        context.print_json(&outputs)?;
-        return Ok(Exit::Done);
-    }
-    if arguments.dry_run && variants.len() == 1 {
-        context.print(&tensors_of(&planned.outputs()[0]))?;
-    }
-    let mut rows = table::plain(&["type", "size", "bytes", "bpw", "file"], 1);
-    for (output, variant) in outputs {
-        rows.add_row([
-            variant.label.clone(),
-            table::gib(output.size_bytes()),
-            output.size_bytes().to_string(),
-            format!("{:.3}", output.plan().bits_per_weight()),
-            output.path().display().to_string(),
-        ]);
-    }
-    context.print(&format!("{}\n", table::trimmed(&rows)))?;
-    Ok(Exit::Done)
-}
-
-fn tensors_of(output: &PlannedOutput) -> String {
-    let mut rows = table::plain(&["tensor", "shape", "from", "to", "reason"], 5);
-    for tensor in &output.plan().tensors {
-        let shape: Vec<String> = tensor.info.shape.iter().map(u64::to_string).collect();
-        rows.add_row([
-            tensor.info.name.to_string(),
-            shape.join(" × "),
-            tensor.from.to_string(),
-            tensor.info.ty.to_string(),
-            tensor.reason.name().to_owned(),
-        ]);
-    }
-    format!("{}\n\n", table::trimmed(&rows))
-}
-
-fn json_of(output: &PlannedOutput, variant: &Variant) -> Json {
-    let plan = output.plan();
-    let tensors: Vec<Json> = plan
-        .tensors
-        .iter()
-        .map(|tensor| {
-            json!({
-                "name": tensor.info.name.to_string(),
-                "shape": tensor.info.shape,
-                "from": tensor.from.name(),
-                "to": tensor.info.ty.name(),
-                "reason": tensor.reason.name(),
-            })
-        })
-        .collect();
-    json!({
-        "type": variant.label,
-        "effort": output.effort().name(),
-        "files": output.paths(),
-        "size_bytes": output.size_bytes(),
-        "bits_per_weight": plan.bits_per_weight(),
-        "nominal_bits_per_weight": plan.nominal_bits_per_weight(),
-        "tensors": tensors,
-    })
 }
 
 fn parse_effort(word: &str) -> Result<Effort, String> {
