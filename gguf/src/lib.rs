@@ -38,6 +38,6 @@ pub use plan::{Layout, Plan};
 pub use source::{ReadError, Source, TensorInfo};
 pub use split::{SplitFault, SplitLimit};
 pub use tensor_type::{BlockLayout, TensorType};
-pub use validity::invalid_blocks;
+pub use validity::{f16_scales, invalid_blocks};
 pub use value::{Array, Value, ValueType};
 pub use writer::{WriteOptions, Writer};

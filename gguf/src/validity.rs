@@ -83,6 +83,15 @@ impl Rule {
     }
 }
 
+/// Offsets in a block of the f16 numbers that all of its values are proportional to: the scale, or the
+/// scale and the minimum. None where the scale has another form.
+pub fn f16_scales(ty: TensorType) -> &'static [usize] {
+    match rule(ty) {
+        Rule::Half(offsets) => offsets,
+        _ => &[],
+    }
+}
+
 /// The blocks, by index, that hold a scale or a value that is not finite, as ggml refuses them when it
 /// loads or writes rows. Codes are not looked at: every bit pattern of them is legal. Bytes after the
 /// last whole block count for nothing.

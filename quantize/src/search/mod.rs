@@ -18,6 +18,7 @@ pub(crate) mod shifted;
 pub(crate) mod shifted_best;
 mod symmetric;
 pub(crate) mod table;
+pub(crate) mod unshrunk;
 
 pub(crate) use affine::{AffineSteps, reference_affine};
 pub(crate) use affine_best::{AffineGroup, AffineSuperBlocks, best_affine};

@@ -1,9 +1,10 @@
 //! What a tensor type provides, and its row in the registry.
 
-use gristmill_gguf::TensorType;
+use gristmill_gguf::{TensorType, f16_scales};
 
-use crate::half::f16_to_f32;
+use crate::half::{f16_to_f32, f32_to_f16};
 use crate::isa::Isa;
+use crate::search::unshrunk::unshrink;
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// How hard an encoder searches.
@@ -79,6 +80,15 @@ pub(crate) trait Format<const BYTES: usize, const VALUES: usize> {
 
     /// Encodes all rows into as many blocks as they have.
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; BYTES]]);
+
+    /// Multiplies what the block decodes to by `factor`, as nearly as its scales can hold.
+    #[inline(always)]
+    fn rescale(block: &mut [u8; BYTES], factor: f32) {
+        for &at in f16_scales(Self::TYPE) {
+            let bits = rescaled(u16::from_le_bytes([block[at], block[at + 1]]), factor);
+            block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        }
+    }
 }
 
 /// A [`Format`] behind function pointers: a row of the registry.
@@ -99,7 +109,13 @@ impl Codec {
             ty: T::TYPE,
             importance: T::IMPORTANCE,
             decode: decode::<T, BYTES, VALUES>,
-            encode: |rows, effort, bytes| T::encode(rows, effort, bytes.as_chunks_mut().0),
+            encode: |rows, effort, bytes| {
+                let blocks = bytes.as_chunks_mut().0;
+                T::encode(rows, effort, blocks);
+                if effort == Effort::Best && T::TYPE.is_quantized() {
+                    unshrink::<T, BYTES, VALUES>(rows, blocks);
+                }
+            },
         }
     }
 }
@@ -137,6 +153,17 @@ impl<T: Format<BYTES, VALUES>, const BYTES: usize, const VALUES: usize> Kernel
         for (block, values) in self.blocks.iter().zip(self.values) {
             T::decode(block, values);
         }
+    }
+}
+
+/// The bits of an f16 multiplied by a factor; unchanged where the product is beyond its range.
+#[inline(always)]
+pub(crate) fn rescaled(bits: u16, factor: f32) -> u16 {
+    let product = f32_to_f16(f16_to_f32(bits) * factor);
+    if f16_to_f32(product).is_finite() {
+        product
+    } else {
+        bits
     }
 }
 

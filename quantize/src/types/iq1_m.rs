@@ -4,6 +4,7 @@ use std::array::from_fn;
 
 use gristmill_gguf::TensorType;
 
+use super::format::rescaled;
 use super::lattice::{nibble, reference_weights, shifted8, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
@@ -54,15 +55,29 @@ impl Format<56, 256> for Iq1M {
             },
         );
     }
+
+    #[inline(always)]
+    fn rescale(block: &mut [u8; 56], factor: f32) {
+        let bits = rescaled(super_bits(block), factor);
+        for i in 0..4 {
+            let word = u16_at(block, 48 + 2 * i) & 0x0fff | bits >> (4 * i) << 12;
+            block[48 + 2 * i..][..2].copy_from_slice(&word.to_le_bytes());
+        }
+    }
 }
 
-/// The scale scattered over the top nibbles of the four scale words.
+/// The bits of the scale scattered over the top nibbles of the four scale words.
+#[inline(always)]
+fn super_bits(block: &[u8; 56]) -> u16 {
+    (0..4).fold(0, |bits, i| {
+        bits | (u16_at(block, 48 + 2 * i) >> 12) << (4 * i)
+    })
+}
+
+/// The block's scale.
 #[inline(always)]
 pub(super) fn super_scale(block: &[u8; 56]) -> f32 {
-    let bits = (0..4).fold(0, |bits, i| {
-        bits | (u16_at(block, 48 + 2 * i) >> 12) << (4 * i)
-    });
-    f16_to_f32(bits)
+    f16_to_f32(super_bits(block))
 }
 
 struct Encode<'a> {
