@@ -23,7 +23,7 @@ use crate::report::Report;
 
 /// Chunks of the calibration text that sensitivities are measured on, unless said otherwise. Few are
 /// enough: the measurement compares a model with itself, and so has no sampling error to speak of.
-const CHUNKS: usize = 16;
+const CHUNKS: usize = 8;
 
 /// A size that a recipe is made for.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Tokens a chunk of that text
     #[arg(short, long, default_value_t = 512, requires = "target")]
     context: usize,
-    /// Chunks of that text [default: 16]
+    /// Chunks of that text [default: 8]
     #[arg(long, value_name = "N", requires = "target")]
     chunks: Option<usize>,
 }
@@ -102,6 +102,9 @@ pub fn recipe(
     let file = model.file();
     let tensors = file.tensors();
     let choosable = quantizable(file.metadata(), tensors).map_err(BudgetError::from)?;
+    let data = tensors.iter().map(|tensor| tensor.bytes().unwrap_or(0));
+    let overhead = file.bytes().saturating_sub(data.sum());
+    let room = budget::room(tensors, &choosable, inputs.importance, overhead, size)?;
 
     let bar = context.count_bar("errors", choosable.len() as u64);
     let cancel = context.interrupt_flag();
@@ -146,26 +149,13 @@ pub fn recipe(
     )?;
     bar.finish_and_clear();
 
-    let fixed = (0..tensors.len()).filter(|tensor| !choosable.contains(tensor));
-    let fixed_bytes = fixed
-        .map(|tensor| tensors[tensor].bytes().unwrap_or(0))
-        .sum();
-    let data: u64 = tensors
-        .iter()
-        .map(|tensor| tensor.bytes().unwrap_or(0))
-        .sum();
     let solution = solve(
         tensors,
         &errors,
         &sensitivities.per_error(&groups, &errors),
-        fixed_bytes,
-        file.bytes().saturating_sub(data),
-        size,
-    )?;
-    context.note(&format!(
-        "{:.4} bits per weight, predicted KL divergence {:.6}",
-        solution.bits_per_weight, solution.damage
-    ));
+        room,
+    );
+    context.note(&format!("predicted KL divergence {:.6}", solution.damage));
     Ok(budget::recipe(
         tensors,
         &solution,

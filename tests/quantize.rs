@@ -275,3 +275,61 @@ fn prunes_and_overrides() {
     assert_eq!(norm(&file, 1), norm(&source, 3));
     assert_eq!(file.find("blk.2.attn_norm.weight"), None);
 }
+
+/// Recipes for a size, on few tokens: the size is met, the recipe makes the same file again, measured
+/// sensitivities are taken up, and what cannot be reached says what can.
+#[test]
+fn a_recipe_for_a_size_meets_it_and_can_be_followed() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/novelist-6m");
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let calibration = fixture.join("calibration.txt").display().to_string();
+    let source = fixture.display().to_string();
+    let target = |size: &[&str], out: &str| {
+        let mut arguments = vec![source.as_str(), "--calibration", &calibration, "-o", out];
+        arguments.extend(["-c", "64", "--chunks", "1", "--effort", "reference", "-q"]);
+        arguments.extend(size);
+        grist(&arguments, scratch.path()).assert()
+    };
+    let out = path("small.gguf");
+    target(&["--target-bpw", "4.6", "--json"], &out).success();
+    let report = grist(
+        &[
+            &source,
+            "--recipe",
+            &path("small.toml"),
+            "-o",
+            &path("again.gguf"),
+            "--json",
+        ],
+        scratch.path(),
+    )
+    .assert()
+    .success()
+    .get_output()
+    .clone();
+    let report: Json = serde_json::from_slice(&report.stdout).unwrap();
+    let bits = report[0]["bits_per_weight"].as_f64().unwrap();
+    assert!((bits / 4.6 - 1.0).abs() < 0.005, "{bits}");
+    let types: std::collections::BTreeSet<&str> = (report[0]["tensors"].as_array().unwrap().iter())
+        .filter_map(|tensor| tensor["to"].as_str())
+        .collect();
+    assert!(types.len() > 3, "{types:?}");
+    assert_eq!(
+        sha256(Path::new(&out)),
+        sha256(Path::new(&path("again.gguf")))
+    );
+
+    let kept = scratch.path().join(".novelist-6m.sensitivities.json");
+    let before = std::fs::read(&kept).unwrap();
+    let out = path("sized.gguf");
+    target(&["--target-size", "5200000"], &out).success();
+    let size = std::fs::metadata(&out).unwrap().len() as f64;
+    assert!((size / 5.2e6 - 1.0).abs() < 0.005, "{size}");
+    assert_eq!(std::fs::read(&kept).unwrap(), before);
+
+    let refused = target(&["--target-bpw", "1.2"], &path("tiny.gguf")).failure();
+    let message = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(message.contains("can be reached"), "{message}");
+    assert!(!scratch.path().join("tiny.gguf").exists());
+}

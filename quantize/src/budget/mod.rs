@@ -16,7 +16,7 @@ use gristmill_gguf::{Metadata, TensorInfo, TensorType};
 
 pub use errors::ErrorTable;
 pub use sensitivity::{CacheError, Group, Sensitivities, groups};
-pub use solve::{Choice, Solution, solve};
+pub use solve::{Choice, Solution, room, solve};
 
 use crate::importance::Importance;
 use crate::plan::{Options, PlanError, plan};

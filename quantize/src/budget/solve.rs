@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use gristmill_gguf::{TensorInfo, TensorType};
 
-use super::{BudgetError, ErrorTable, Target};
+use super::{BudgetError, ErrorTable, Target, candidates};
+use crate::importance::Importance;
 
 /// The type chosen for a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,8 +27,6 @@ pub struct Solution {
     pub types: Vec<Choice>,
     /// Predicted divergence of the whole model.
     pub damage: f64,
-    /// Bits of tensor data a weight, of all tensors.
-    pub bits_per_weight: f64,
 }
 
 /// The options of one tensor: those that no other beats in both bytes and damage, the smallest
@@ -63,77 +62,94 @@ impl Item {
     }
 }
 
-/// Chooses types so that the predicted damage is least within the target. `fixed_bytes` is what
-/// other tensors' data take, `overhead` what the file has besides data.
+/// Bytes that the data of `choosable` tensors may take so that the model meets the target, known before
+/// anything is measured. `overhead` is what the file has besides data.
+///
+/// # Errors
+/// If no choice of types meets it, or there is nothing to choose.
+pub fn room(
+    tensors: &[TensorInfo],
+    choosable: &[usize],
+    importance: Option<&Importance>,
+    overhead: u64,
+    target: Target,
+) -> Result<u64, BudgetError> {
+    let (mut least, mut most, mut fixed) = (0, 0, 0);
+    for (tensor, info) in tensors.iter().enumerate() {
+        if !choosable.contains(&tensor) {
+            fixed += info.bytes().unwrap_or(0);
+            continue;
+        }
+        let types = candidates(info, importance).into_iter();
+        let sizes = types.filter_map(|ty| bytes_as(info, ty));
+        let (low, high) = sizes.fold((u64::MAX, 0), |(low, high), bytes| {
+            (low.min(bytes), high.max(bytes))
+        });
+        if high > 0 {
+            (least, most) = (least + low, most + high);
+        }
+    }
+    if most == 0 {
+        return Err(BudgetError::NothingToChoose);
+    }
+    let elements: u64 = tensors.iter().map(TensorInfo::elements).sum();
+    let bits = |bytes: u64| bytes as f64 * 8.0 / elements.max(1) as f64;
+    let budget = match target {
+        Target::BitsPerWeight(bits) => (bits * elements as f64 / 8.0).max(0.0) as u64,
+        Target::Bytes(bytes) => bytes.saturating_sub(overhead),
+    };
+    // Half a percent, the promised accuracy, is as far as the ends of the range stretch.
+    let asked = bits(budget);
+    let (low, high) = (bits(least + fixed), bits(most + fixed));
+    if low > asked * 1.005 || asked > high * 1.005 {
+        return Err(BudgetError::Unreachable {
+            asked,
+            least: low,
+            most: high,
+        });
+    }
+    Ok(budget.saturating_sub(fixed).max(least))
+}
+
+/// Bytes of a tensor's data in a type.
+fn bytes_as(info: &TensorInfo, ty: TensorType) -> Option<u64> {
+    Some(ty.row_bytes(info.row_len())? * info.rows())
+}
+
+/// Chooses types so that the predicted damage is least within `room` bytes.
 ///
 /// A price for bytes is found at which the best types just fit (which is optimal but for a
 /// remainder smaller than one tensor); the remainder then buys the improvements that are worth
 /// most for each byte.
-///
-/// # Errors
-/// If the target cannot be reached.
 pub fn solve(
     tensors: &[TensorInfo],
     errors: &ErrorTable,
     sensitivities: &BTreeMap<usize, f64>,
-    fixed_bytes: u64,
-    overhead: u64,
-    target: Target,
-) -> Result<Solution, BudgetError> {
+    room: u64,
+) -> Solution {
     let mut items: Vec<Item> = errors
         .rows()
         .filter(|(_, row)| !row.is_empty())
         .map(|(tensor, row)| {
             let sensitivity = sensitivities.get(&tensor).copied().unwrap_or(1.0);
             let options = row.iter().filter_map(|&(ty, error)| {
-                let info = TensorInfo {
-                    ty,
-                    ..tensors[tensor].clone()
-                };
                 Some(Choice {
                     tensor,
                     ty,
-                    bytes: info.bytes()?,
+                    bytes: bytes_as(&tensors[tensor], ty)?,
                     damage: error * sensitivity,
                 })
             });
             Item::new(options.collect())
         })
         .collect();
-    if items.is_empty() {
-        return Err(BudgetError::NothingToChoose);
-    }
-    let elements: u64 = tensors.iter().map(TensorInfo::elements).sum();
-    let bits = |bytes: u64| (bytes + fixed_bytes) as f64 * 8.0 / elements.max(1) as f64;
-    let budget = match target {
-        Target::BitsPerWeight(bits) => (bits * elements as f64 / 8.0).max(0.0) as u64,
-        Target::Bytes(bytes) => bytes.saturating_sub(overhead),
-    };
-    let least: u64 = items.iter().map(|item| item.options[0].bytes).sum();
-    let most: u64 = items
-        .iter()
-        .filter_map(|i| i.options.last())
-        .map(|o| o.bytes)
-        .sum();
-    let asked = budget as f64 * 8.0 / elements.max(1) as f64;
-    // Half a percent, the promised accuracy, is as far as the ends of the range stretch.
-    let reachable = bits(least) <= asked * 1.005 && asked <= bits(most) * 1.005;
-    if !reachable {
-        return Err(BudgetError::Unreachable {
-            asked,
-            least: bits(least),
-            most: bits(most),
-        });
-    }
-    let room = budget.saturating_sub(fixed_bytes).max(least);
     at_price(&mut items, room);
     spend_rest(&mut items, room);
     let types: Vec<Choice> = items.iter().map(|item| *item.current()).collect();
-    Ok(Solution {
+    Solution {
         damage: types.iter().map(|choice| choice.damage).sum(),
-        bits_per_weight: bits(types.iter().map(|choice| choice.bytes).sum()),
         types,
-    })
+    }
 }
 
 /// Sets every item to its best option at the lowest price at which all fit.

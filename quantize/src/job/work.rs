@@ -71,7 +71,12 @@ impl Work<'_> {
         }
     }
 
-    pub(super) fn decode(&self, bytes: &[u8], first: u64, values: &mut Vec<f32>) -> Result<(), JobError> {
+    pub(super) fn decode(
+        &self,
+        bytes: &[u8],
+        first: u64,
+        values: &mut Vec<f32>,
+    ) -> Result<(), JobError> {
         let layout = self.info.ty.layout();
         values.resize(bytes.len() / layout.bytes * layout.values, 0.0);
         types::decode(self.info.ty, bytes, values).map_err(|error| self.codec(error))?;

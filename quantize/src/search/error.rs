@@ -2,10 +2,11 @@
 
 use crate::types::Format;
 
-/// `Σ w·(x - y)²` of a block against its decoded bytes; weights are one without importance. NaN if
-/// the block decodes to what is not finite.
+/// The least `Σ w·(x - s·y)²` of any `s` for a block's decoded values `y`; weights are one without
+/// importance. The scale that is stored does not matter, since [`super::unshrunk`] has the last word on it.
+/// NaN if the block decodes to what is not finite.
 #[inline(always)]
-pub(crate) fn block_error<T, const BYTES: usize, const VALUES: usize>(
+pub(crate) fn residual<T, const BYTES: usize, const VALUES: usize>(
     block: &[u8; BYTES],
     values: &[f32; VALUES],
     importance: Option<&[f32; VALUES]>,
@@ -16,15 +17,23 @@ where
     const PARTS: usize = 8;
     let mut decoded = [0.0; VALUES];
     T::decode(block, &mut decoded);
-    let mut parts = [0.0; PARTS];
+    let (mut xx, mut xy, mut yy) = ([0.0; PARTS], [0.0; PARTS], [0.0; PARTS]);
     for i in (0..VALUES).step_by(PARTS) {
         for j in 0..PARTS {
-            let difference = f64::from(values[i + j]) - f64::from(decoded[i + j]);
+            let (x, y) = (f64::from(values[i + j]), f64::from(decoded[i + j]));
             let weight = importance.map_or(1.0, |all| f64::from(all[i + j]));
-            parts[j] += weight * (difference * difference);
+            xx[j] += weight * (x * x);
+            xy[j] += weight * (x * y);
+            yy[j] += weight * (y * y);
         }
     }
-    parts.iter().sum()
+    let (xx, xy): (f64, f64) = (xx.iter().sum(), xy.iter().sum());
+    let yy: f64 = yy.iter().sum();
+    if xy > 0.0 {
+        xx - xy * (xy / yy)
+    } else {
+        xx + yy
+    }
 }
 
 /// Replaces `block` by `candidate` if that has the smaller error.
@@ -37,8 +46,8 @@ pub(crate) fn keep_better<T, const BYTES: usize, const VALUES: usize>(
 ) where
     T: Format<BYTES, VALUES>,
 {
-    let before = block_error::<T, BYTES, VALUES>(block, values, importance);
-    let after = block_error::<T, BYTES, VALUES>(candidate, values, importance);
+    let before = residual::<T, BYTES, VALUES>(block, values, importance);
+    let after = residual::<T, BYTES, VALUES>(candidate, values, importance);
     // Where the reference overflows the format, so it stays: a job then refuses the weights, rather
     // than write some that are smaller by orders of magnitude.
     if after < before {

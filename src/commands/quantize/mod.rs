@@ -77,6 +77,8 @@ struct Variant {
     label: String,
     recipe: Recipe,
     path: PathBuf,
+    /// What a recipe from a file was made with.
+    made_with: Option<Provenance>,
 }
 
 /// Plans and writes the variants.
@@ -117,13 +119,19 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
     refuse_own_source(&opened, &planned)?;
     make_folders(&planned)?;
     let report = carry_out(&planned, context)?;
+    for made_with in variants.iter().filter_map(|v| v.made_with.as_ref()) {
+        if let (Some(then), Some(now)) = (&made_with.source, &report.source_digest)
+            && then != now
+        {
+            context
+                .warn("the recipe was made from another source: the file differs from the first");
+        }
+    }
     if arguments.save_recipe || arguments.size.target().is_some() {
         let made_with = Provenance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: report.source_digest,
-            importance: matrix
-                .as_ref()
-                .map(|matrix| format!("xxh3-128:{:032x}", matrix.digest())),
+            importance: matrix.as_ref().map(digest_of),
             importance_file: arguments
                 .importance
                 .imatrix
@@ -147,17 +155,17 @@ impl Arguments {
         context: &Context,
     ) -> Result<Vec<Variant>, Report> {
         let single = self.output.extension().is_some_and(|end| end == "gguf");
+        let mut made_with = None;
         let mut recipes: Vec<(String, Recipe)> = match &self.recipe {
             Some(path) => {
                 let text = fs::read_to_string(path).map_err(|error| Report::io(path, &error))?;
-                let (mut recipe, made_with) = Recipe::from_toml(&text)
+                let (mut recipe, provenance) = Recipe::from_toml(&text)
                     .map_err(|error| Report::input(format!("{}: {error}", path.display())))?;
                 self.choice.apply(&mut recipe.options)?;
-                if made_with.is_some_and(|made| made.importance.is_some())
-                    && self.importance.imatrix.is_none()
-                {
-                    context.warn("the recipe was made with importance, and none is given here");
+                if let Some(provenance) = &provenance {
+                    compare_importance(provenance, matrix, context);
                 }
+                made_with = provenance;
                 let label = path.file_stem().unwrap_or_default().to_string_lossy();
                 vec![(label.into_owned(), recipe)]
             }
@@ -208,6 +216,7 @@ impl Arguments {
                 },
                 label,
                 recipe,
+                made_with: made_with.clone(),
             })
             .collect())
     }
@@ -219,6 +228,28 @@ impl Arguments {
         };
         self.choice.apply(&mut recipe.options)?;
         Ok(recipe)
+    }
+}
+
+/// The digest of a matrix as recipes carry it.
+fn digest_of(matrix: &Importance) -> String {
+    format!("xxh3-128:{:032x}", matrix.digest())
+}
+
+/// Warns where a recipe will not give the same bytes, because the importance is not the same.
+fn compare_importance(made_with: &Provenance, matrix: Option<&Importance>, context: &Context) {
+    let now = matrix.map(digest_of);
+    match (&made_with.importance, &now) {
+        (Some(_), None) => {
+            context.warn("the recipe was made with importance, and none is given here");
+        }
+        (None, Some(_)) => {
+            context.warn("the recipe was made without importance, and here it is given");
+        }
+        (Some(then), Some(now)) if then != now => {
+            context.warn("the recipe was made with another importance matrix");
+        }
+        _ => {}
     }
 }
 
