@@ -24,7 +24,7 @@ use crate::budget;
 use crate::context::Context;
 use crate::model_source::{ModelSource, variant_name};
 use crate::output::Limits;
-use crate::report::{Exit, Outcome, Report};
+use crate::report::{Outcome, Report};
 
 /// Arguments of `grist quantize`.
 #[derive(Debug, Args)]
