@@ -42,8 +42,6 @@ const FIELDS: &[(&str, Neutral)] = &[
     ("swiglu_limit", Neutral::Number(0.0)),
     ("use_cla", Neutral::Flag(false)),
     ("use_double_wide_mlp", Neutral::Flag(false)),
-    ("use_qk_norm", Neutral::Flag(false)),
-    ("qk_layernorm", Neutral::Flag(false)),
     ("vocab_parallel_scale", Neutral::Number(1.0)),
 ];
 
@@ -79,6 +77,14 @@ impl Neutral {
         }
     }
 }
+
+/// Values that a graph has built in, where GGUF has no key for them.
+const BUILT_IN: [(&str, &str, f64); 4] = [
+    ("gpt-oss", "swiglu_limit", 7.0),
+    ("llama4", "attention_chunk_size", 8192.0),
+    ("minicpm3", "scale_depth", 1.4),
+    ("minicpm3", "scale_emb", 12.0),
+];
 
 /// Activations that graphs are built with, by architecture. Only those are judged that are listed.
 const ACTIVATIONS: &[(Activation, &[&str])] = &[
@@ -215,6 +221,9 @@ pub(crate) fn unheeded(config: &Config, architecture: &str) -> Vec<String> {
         if let Some(value) = config.stated(field)
             && !config.is_heeded(field)
             && !neutral.admits(value, config)
+            && !BUILT_IN.iter().any(|(of, name, fixed)| {
+                (*of, name) == (architecture, field) && as_f64(value) == Some(*fixed)
+            })
         {
             found.push(format!("`{field}` is {value}"));
         }

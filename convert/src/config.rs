@@ -101,10 +101,15 @@ impl Config {
     /// A field that is present and not `null`.
     pub fn get(&self, field: &str) -> Option<&Json> {
         let value = self.stated(field)?;
-        if !self.is_heeded(field) {
-            self.heeded().insert(field.to_owned());
-        }
+        self.heed(field);
         Some(value)
+    }
+
+    fn heed(&self, field: &str) {
+        let mut heeded = self.heeded();
+        if !heeded.contains(field) {
+            heeded.insert(field.to_owned());
+        }
     }
 
     /// As [`Config::get`], for those who only look whether somebody else heeds the field.
@@ -261,10 +266,10 @@ impl Config {
 
     /// A field of the rotary parameters.
     pub fn rope(&self, field: &str) -> Option<&Json> {
-        self.fields
-            .get("rope_parameters")?
-            .get(field)
-            .filter(|value| !value.is_null())
+        let value = self.fields.get("rope_parameters")?.get(field);
+        let value = value.filter(|value| !value.is_null())?;
+        self.heed(field);
+        Some(value)
     }
 
     /// A number of the rotary parameters.

@@ -4,6 +4,7 @@
 mod files;
 mod hub;
 mod pickle;
+mod pickle_bounds;
 mod safetensors;
 mod stored;
 mod zip;

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use candle_core::pickle::{Object, Stack};
 use gristmill_gguf::Map;
 
+use super::pickle_bounds;
 use super::stored::{Dtype, Stored};
 use crate::Error;
 
 /// Largest pickle that is read: names and shapes, no data.
-const PICKLE_LIMIT: usize = 1 << 26;
+const PICKLE_LIMIT: usize = 1 << 25;
 
 /// The tensors of a file, in the order of its dictionary.
 pub(super) fn open(path: &Path) -> Result<Vec<Stored>, Error> {
@@ -29,6 +30,7 @@ pub(super) fn open(path: &Path) -> Result<Vec<Stored>, Error> {
     if range.len() > PICKLE_LIMIT {
         return Err(bad(format!("data.pkl takes {} bytes", range.len())));
     }
+    pickle_bounds::check(&map[range.clone()]).map_err(bad)?;
     let folder = pickle.strip_suffix(".pkl").unwrap_or(pickle);
     let mut stack = Stack::empty();
     let root = stack

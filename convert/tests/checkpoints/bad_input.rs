@@ -110,7 +110,7 @@ const CASES: &[(&str, Bend, &[&str])] = &[
         Files(|_, folder| {
             edit(folder, PART, |_| {
                 b"version https://git-lfs.github.com/spec/v1\n".to_vec()
-            })
+            });
         }),
         &[PART, "git-lfs pointer"],
     ),
@@ -119,7 +119,7 @@ const CASES: &[(&str, Bend, &[&str])] = &[
         Files(|_, folder| {
             edit(folder, "tokenizer.json", |_| {
                 b"version https://git-lfs.github.com/spec/v1\n".to_vec()
-            })
+            });
         }),
         &["tokenizer.json", "git-lfs pointer"],
     ),
@@ -200,7 +200,7 @@ const CASES: &[(&str, Bend, &[&str])] = &[
                     .as_object_mut()
                     .unwrap()
                     .remove("num_hidden_layers"),
-            )
+            );
         }),
         &["num_hidden_layers", "missing"],
     ),
