@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use gristmill_convert::Checkpoint;
+use gristmill_convert::CheckpointFiles;
 use gristmill_convert::vocab::CheckpointTokenizer;
 use gristmill_engine::Tokenizer;
 use serde_json::json;
@@ -77,8 +77,9 @@ fn checkpoint_tokenizer(arguments: &Arguments) -> Result<Option<CheckpointTokeni
     if arguments.model.is_file() {
         return Ok(None);
     }
-    let checkpoint = Checkpoint::open(&arguments.model)?;
-    let tokenizer = CheckpointTokenizer::open(checkpoint.files());
+    // The weights are not needed for it.
+    let files = CheckpointFiles::open(&arguments.model)?;
+    let tokenizer = CheckpointTokenizer::open(&files);
     Ok(tokenizer.map_err(gristmill_convert::Error::from)?)
 }
 

@@ -105,7 +105,7 @@ impl<'a> Counter<'a> {
                 ..Extent::ONE
             }),
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(items);
             }
             0x85 | b'Q' => self.join(1)?,
@@ -114,7 +114,7 @@ impl<'a> Counter<'a> {
             b'a' => self.add(1)?,
             b's' => self.add(2)?,
             b'e' | b'u' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.stack.last_mut()?.hold(items);
             }
             b'q' => {
@@ -188,7 +188,7 @@ impl<'a> Counter<'a> {
     }
 
     /// Everything since the last mark, as one.
-    fn to_mark(&mut self) -> Option<Extent> {
+    fn pop_to_mark(&mut self) -> Option<Extent> {
         let mut whole = Extent::ONE;
         loop {
             let item = self.stack.pop()?;
