@@ -75,6 +75,9 @@ pub(crate) trait Format<const BYTES: usize, const VALUES: usize> {
     /// What `encode` at effort `reference` does with importance.
     const IMPORTANCE: ImportanceUse;
 
+    /// Whether effort `best` stretches what it finds, see [`crate::search::unshrunk`].
+    const STRETCHED: bool = true;
+
     /// Decodes a block, with ggml's operations in ggml's order. Must be `#[inline(always)]`.
     fn decode(block: &[u8; BYTES], values: &mut [f32; VALUES]);
 
@@ -112,7 +115,7 @@ impl Codec {
             encode: |rows, effort, bytes| {
                 let blocks = bytes.as_chunks_mut().0;
                 T::encode(rows, effort, blocks);
-                if effort == Effort::Best && T::TYPE.is_quantized() {
+                if effort == Effort::Best && T::TYPE.is_quantized() && T::STRETCHED {
                     unshrink::<T, BYTES, VALUES>(rows, blocks);
                 }
             },

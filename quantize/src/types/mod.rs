@@ -132,7 +132,7 @@ pub fn supported() -> impl Iterator<Item = TensorType> {
 }
 
 /// What the encoder of `ty` does with importance at effort `reference`. At effort `best` every
-/// quantized type uses it where it is given.
+/// quantized type but Q1_0 uses it where it is given.
 ///
 /// # Errors
 /// If the type has no encoder.
