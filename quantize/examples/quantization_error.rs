@@ -180,8 +180,8 @@ fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outco
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut kinds = vec![
-        random_rows("Gaussian", 1, Random::gaussian),
-        random_rows("Student-t", 2, |random| random.student(4)),
+        random_rows("Gaussian", 101, Random::gaussian),
+        random_rows("Student-t", 102, |random| random.student(4)),
     ];
     if let Some(imatrix) = std::env::var_os("GRIST_IMATRIX") {
         kinds.push(model_rows(Path::new(&imatrix))?);
