@@ -194,7 +194,12 @@ impl<'a> Loader<'a> {
 
     /// The norm `{stem}` over `len` values, if the file has it.
     pub fn norm(&self, stem: &str, len: usize) -> Result<Option<NormWeights>, Error> {
-        let Some(weight) = self.vector(&format!("{stem}.weight"), len)? else {
+        let mut weight = self.vector(&format!("{stem}.weight"), len)?;
+        if weight.is_none() {
+            // Falcon-H1's files have a norm without the suffix.
+            weight = self.vector(stem, len)?;
+        }
+        let Some(weight) = weight else {
             return Ok(None);
         };
         Ok(Some(NormWeights {

@@ -1,140 +1,16 @@
-//! Feed-forward blocks: dense and mixtures of experts.
+//! Mixtures of experts.
 
 use std::ops::Range;
 
-use crate::architecture::{Activation, Gating};
+use super::Dense;
+use super::routing::Choice;
+use crate::architecture::Activation;
 use crate::error::Error;
 use crate::matmul::{Activations, ExpertTokens};
 use crate::ops::{self, XIelu};
 use crate::parameters::{Parameters, Routing};
 use crate::pass::Pass;
-use crate::weights::{Linear, Loader, NormWeights, Stack, missing};
-
-/// Gate and up projections, the activation, the down projection.
-#[derive(Debug)]
-pub(crate) struct Dense {
-    gate: Option<Linear>,
-    up: Linear,
-    down: Linear,
-    sub_norm: Option<NormWeights>,
-    activation: Activation,
-    xielu: XIelu,
-    /// Gemma 3n: only gates above mean + this many deviations pass.
-    sparsity: Option<f32>,
-}
-
-impl Dense {
-    /// Binds `{prefix}ffn_gate`, `ffn_up`, `ffn_down` (with `suffix`), if the layer has them.
-    pub fn load(
-        loader: &Loader<'_>,
-        prefix: &str,
-        suffix: &str,
-        parameters: &Parameters,
-    ) -> Result<Option<Self>, Error> {
-        let name = |part: &str| format!("{prefix}ffn_{part}{suffix}");
-        let width = parameters.width;
-        let Some(up) = loader.linear(&name("up"), width)? else {
-            return Ok(None);
-        };
-        let gate = loader.linear(&name("gate"), width)?;
-        let down_name = format!("{}.weight", name("down"));
-        let inner = *loader
-            .shape(&down_name)?
-            .first()
-            .ok_or_else(|| missing(&down_name))? as usize;
-        match &gate {
-            Some(gate) => {
-                loader.check_rows(gate, inner)?;
-                loader.check_rows(&up, inner)?;
-            }
-            // Twice as many rows: the gate comes first.
-            None if up.weight.rows() == 2 * inner => {}
-            None => loader.check_rows(&up, inner)?,
-        }
-        Ok(Some(Self {
-            down: loader.product(&name("down"), inner, width)?,
-            gate,
-            up,
-            sub_norm: loader.norm(&format!("{prefix}ffn_sub_norm"), inner)?,
-            activation: parameters.architecture.activation,
-            xielu: XIelu::default(),
-            sparsity: None,
-        }))
-    }
-
-    /// Whether the activation gates another projection.
-    pub fn is_gated(&self) -> bool {
-        self.gate.is_some()
-    }
-
-    /// With another activation than the architecture's.
-    pub fn with_activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// With xIELU's parameters of the layer.
-    pub fn with_xielu(mut self, xielu: XIelu) -> Self {
-        self.xielu = xielu;
-        self
-    }
-
-    /// With Gemma 3n's sparsity.
-    pub fn with_sparsity(mut self, deviations: f32) -> Self {
-        self.sparsity = deviations.is_finite().then_some(deviations);
-        self
-    }
-
-    /// The block's output.
-    pub fn forward(&self, pass: &mut Pass<'_>, input: &Activations) -> Vec<f32> {
-        let inner = self.down.weight.cols();
-        let fused = self.gate.is_none() && self.up.weight.rows() == 2 * inner;
-        let linears = std::iter::once(&self.up).chain(&self.gate);
-        let mut outs = pass.multiply_all(linears, input).into_iter();
-        let up = outs.next().unwrap_or_default();
-        let gate = outs.next();
-        let mut hidden = gate.unwrap_or_else(|| pass.scratch.take(input.tokens() * inner));
-        pass.each_row(&mut hidden, inner, |token, row| {
-            let (activation, xielu) = (self.activation, self.xielu);
-            let isa = pass.compute.isa();
-            if fused {
-                let both = &up[token * 2 * inner..][..2 * inner];
-                row.copy_from_slice(&both[..inner]);
-                ops::activate(isa, activation, xielu, row, Some(&both[inner..]));
-                return;
-            }
-            let up = &up[token * inner..][..inner];
-            if self.gate.is_none() {
-                row.copy_from_slice(up);
-                ops::activate(isa, activation, xielu, row, None);
-                return;
-            }
-            if let Some(deviations) = self.sparsity {
-                sparsify(row, deviations);
-            }
-            ops::activate(isa, activation, xielu, row, Some(up));
-        });
-        pass.scratch.give(up);
-        pass.normalise(self.sub_norm.as_ref(), &mut hidden, inner);
-        let hidden = Activations::new(input.tokens(), inner, hidden);
-        let out = pass.multiply(&self.down, &hidden);
-        pass.recycle(hidden);
-        out
-    }
-}
-
-/// Keeps what lies above mean + `deviations` standard deviations, as the distance to there.
-fn sparsify(x: &mut [f32], deviations: f32) {
-    let n = x.len().max(1) as f64;
-    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let variance = x
-        .iter()
-        .map(|&x| (f64::from(x) - mean).powi(2))
-        .sum::<f64>()
-        / n;
-    let cutoff = (mean + variance.sqrt() * f64::from(deviations)) as f32;
-    x.iter_mut().for_each(|x| *x = (*x - cutoff).max(0.0));
-}
+use crate::weights::{Linear, Loader, Stack, missing};
 
 /// Gate and up projections of the experts.
 #[derive(Debug)]
@@ -161,11 +37,6 @@ pub(crate) struct Experts {
     shared_gate: Option<Linear>,
     routing: Routing,
     activation: Activation,
-}
-
-/// The experts of one token, best first.
-struct Choice {
-    experts: Vec<(usize, f32)>,
 }
 
 /// Tokens in the order of their experts.
@@ -291,7 +162,7 @@ impl Experts {
         let logits = pass.multiply(&self.router, router_input);
         let choices: Vec<Choice> = logits
             .chunks_exact(self.down.count)
-            .map(|logits| self.choose(logits))
+            .map(|logits| Choice::new(&self.routing, self.selection_bias.as_deref(), logits))
             .collect();
         pass.scratch.give(logits);
         let plan = Plan::new(&choices, self.down.count);
@@ -404,43 +275,6 @@ impl Experts {
         }
         out.into_iter().next().unwrap_or_default()
     }
-
-    fn choose(&self, logits: &[f32]) -> Choice {
-        let routing = &self.routing;
-        let mut weights = logits.to_vec();
-        match routing.gating {
-            Gating::Softmax => ops::softmax(&mut weights),
-            Gating::Sigmoid => weights.iter_mut().for_each(|w| *w = ops::sigmoid(*w)),
-            Gating::SoftmaxChosen => {}
-            Gating::SparseMixer => return sparse_mixer(logits, routing.used),
-        }
-        let mut scores = weights.clone();
-        if let Some(bias) = &self.selection_bias {
-            ops::add(&mut scores, bias);
-        }
-        if routing.groups > 1 {
-            limit_groups(&mut scores, routing.groups, routing.groups_used);
-        }
-        let mut experts: Vec<(usize, f32)> = highest(&scores, routing.used)
-            .into_iter()
-            .map(|e| (e, weights[e]))
-            .collect();
-        if routing.gating == Gating::SoftmaxChosen {
-            let mut chosen: Vec<f32> = experts.iter().map(|e| e.1).collect();
-            ops::softmax(&mut chosen);
-            for (expert, weight) in experts.iter_mut().zip(chosen) {
-                expert.1 = weight;
-            }
-        }
-        if routing.normalise {
-            /// The smallest normal half: what llama.cpp divides by at least.
-            const LEAST: f32 = 6.103_515_6e-5;
-            let sum: f32 = experts.iter().map(|e| e.1).sum();
-            experts.iter_mut().for_each(|e| e.1 /= sum.max(LEAST));
-        }
-        experts.iter_mut().for_each(|e| e.1 *= routing.scale);
-        Choice { experts }
-    }
 }
 
 impl Linear {
@@ -448,68 +282,5 @@ impl Linear {
     fn without_scale(mut self) -> Self {
         self.scale = None;
         self
-    }
-}
-
-/// Indices of the `count` highest scores, best first; of equal ones the first.
-fn highest(scores: &[f32], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-    order.truncate(count);
-    order
-}
-
-/// Only experts of the groups with the highest sums of two best scores stay in the choice.
-fn limit_groups(scores: &mut [f32], groups: usize, used: usize) {
-    let size = scores.len() / groups;
-    let range = |group: usize| -> Range<usize> { group * size..(group + 1) * size };
-    let sums: Vec<f32> = (0..groups)
-        .map(|group| {
-            let scores = &scores[range(group)];
-            highest(scores, 2).into_iter().map(|i| scores[i]).sum()
-        })
-        .collect();
-    let kept = highest(&sums, used.max(1));
-    for group in (0..groups).filter(|group| !kept.contains(group)) {
-        scores[range(group)].fill(f32::NEG_INFINITY);
-    }
-}
-
-/// Phi-3.5-MoE's routing at inference: each choice is weighed by a softmax over the logits that are
-/// within a relative distance of the best (arXiv 2310.00811); files do not carry the distance, all
-/// published models use 0.01.
-fn sparse_mixer(logits: &[f32], used: usize) -> Choice {
-    const JITTER: f32 = 0.01;
-    let mut open = logits.to_vec();
-    let mut experts = Vec::with_capacity(used);
-    for best in highest(logits, used) {
-        let max = logits[best];
-        let mut gates = open.clone();
-        for (gate, &logit) in gates.iter_mut().zip(logits) {
-            if (max - logit) / logit.abs().max(max) > 2.0 * JITTER {
-                *gate = f32::NEG_INFINITY;
-            }
-        }
-        ops::softmax(&mut gates);
-        experts.push((best, gates[best]));
-        open[best] = f32::NEG_INFINITY;
-    }
-    Choice { experts }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_limit_the_choice() {
-        let mut scores = [0.9, 0.1, 0.6, 0.5, 0.2, 0.3];
-        limit_groups(&mut scores, 3, 1);
-        assert_eq!(highest(&scores, 2), [2, 3]);
-    }
-
-    #[test]
-    fn ties_go_to_the_first() {
-        assert_eq!(highest(&[1.0, 2.0, 2.0, 0.0], 3), [1, 2, 0]);
     }
 }
