@@ -154,6 +154,8 @@ pub struct Architecture {
     pub rope_scaling_windowed: bool,
     /// Base of windowed layers when the file gives none; 0: that of the others.
     pub rope_base_windowed: f32,
+    /// Files hold a tenth of YaRN's multiplier for the amplitude.
+    pub yarn_tenth: bool,
     /// YaRN's ramp ends are not rounded to whole dimensions.
     pub yarn_exact_ramp: bool,
     /// Form of the window.
@@ -180,6 +182,8 @@ pub struct Architecture {
     pub activation: Activation,
     /// Routing, unless `expert_gating_func` says otherwise.
     pub gating: Gating,
+    /// A bias of the choice means that routing is by sigmoids where no key says otherwise.
+    pub sigmoid_if_biased: bool,
     /// Weights of the chosen experts are divided by their sum.
     pub expert_norm: Switch,
     /// The expert's weight multiplies its input, not its output.
@@ -206,6 +210,7 @@ const PLAIN: Architecture = Architecture {
     rope_layers: RopeLayers::All,
     rope_scaling_windowed: true,
     rope_base_windowed: 0.0,
+    yarn_tenth: false,
     yarn_exact_ramp: false,
     window: WindowKind::Sliding,
     window_layers: WindowLayers::All,
@@ -219,6 +224,7 @@ const PLAIN: Architecture = Architecture {
     causal: true,
     activation: Activation::Silu,
     gating: Gating::Softmax,
+    sigmoid_if_biased: false,
     expert_norm: Switch::On,
     expert_weight_on_input: false,
     embedding_scale: EmbeddingScale::Key(1.0),
@@ -264,6 +270,8 @@ const GRANITE: Architecture = Architecture {
 };
 
 const DEEPSEEK: Architecture = Architecture {
+    yarn_tenth: true,
+    sigmoid_if_biased: true,
     expert_norm: Switch::Key,
     ..PAIRS
 };
@@ -371,7 +379,12 @@ pub const TABLE: &[Architecture] = &[
         ..DEEPSEEK
     },
     Architecture {
+        name: "deepseek32",
+        ..DEEPSEEK
+    },
+    Architecture {
         name: "dots1",
+        sigmoid_if_biased: true,
         expert_norm: Switch::Key,
         ..HALVES
     },
@@ -457,6 +470,10 @@ pub const TABLE: &[Architecture] = &[
         ..GEMMA3
     },
     Architecture {
+        name: "glm-dsa",
+        ..DEEPSEEK
+    },
+    Architecture {
         name: "glm4",
         ..PAIRS
     },
@@ -520,6 +537,12 @@ pub const TABLE: &[Architecture] = &[
         norm: Norm::Layer,
         alibi: 8.0,
         ..PLAIN
+    },
+    Architecture {
+        name: "jais2",
+        rope: Rope::Halves,
+        activation: Activation::ReluSquared,
+        ..CLASSIC
     },
     Architecture {
         name: "jamba",
@@ -629,6 +652,10 @@ pub const TABLE: &[Architecture] = &[
         name: "mpt",
         activation: Activation::GeluErf,
         ..CLASSIC
+    },
+    Architecture {
+        name: "nanbeige",
+        ..PAIRS
     },
     Architecture {
         name: "nemotron",

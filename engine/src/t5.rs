@@ -149,20 +149,24 @@ impl T5 {
             return Ok(None);
         };
         let stack = |side: &str, blocks: usize, bidirectional: bool| {
-            let name = format!("{side}.blk.0.attn_rel_b.weight");
-            let values = loader
-                .vector(&name, layer.heads * count)?
-                .ok_or_else(|| missing(&name))?;
-            // Stored bucket by bucket.
-            let by_head = (0..layer.heads)
-                .flat_map(|head| (0..count).map(move |bucket| bucket * layer.heads + head))
-                .map(|at| values[at])
-                .collect();
-            let bias = Arc::new(Bias::Buckets {
-                values: by_head,
-                count,
-                bidirectional,
-            });
+            let table = |block: usize| -> Result<Option<Arc<Bias>>, Error> {
+                let name = format!("{side}.blk.{block}.attn_rel_b.weight");
+                let Some(values) = loader.vector(&name, layer.heads * count)? else {
+                    return Ok(None);
+                };
+                // Stored bucket by bucket.
+                let by_head = (0..layer.heads)
+                    .flat_map(|head| (0..count).map(move |bucket| bucket * layer.heads + head))
+                    .map(|at| values[at])
+                    .collect();
+                Ok(Some(Arc::new(Bias::Buckets {
+                    values: by_head,
+                    count,
+                    bidirectional,
+                })))
+            };
+            let first =
+                table(0)?.ok_or_else(|| missing(&format!("{side}.blk.0.attn_rel_b.weight")))?;
             let mask = if bidirectional {
                 Mask::Full
             } else {
@@ -175,7 +179,10 @@ impl T5 {
             (0..blocks)
                 .map(|i| {
                     let prefix = format!("{side}.blk.{i}.");
-                    Block::load(loader, &prefix, parameters, &layer, &bias)
+                    // UMT5 has a table in every block, T5 one for all.
+                    let own = table(i)?;
+                    let bias = own.as_ref().unwrap_or(&first);
+                    Block::load(loader, &prefix, parameters, &layer, bias)
                 })
                 .collect::<Result<Vec<_>, _>>()
         };

@@ -22,6 +22,12 @@ pub(crate) enum Param {
     F32(&'static str, &'static [&'static str]),
     /// A float that it may state.
     MaybeF32(&'static str, &'static [&'static str]),
+    /// A number, this one where the configuration states none.
+    U32Or(&'static str, &'static [&'static str], u32),
+    /// A flag that the configuration may state.
+    MaybeBool(&'static str, &'static str),
+    /// A constant of the architecture.
+    SetBool(&'static str, bool),
     /// A constant of the architecture.
     SetU32(&'static str, u32),
     /// A constant of the architecture.
@@ -155,6 +161,11 @@ impl Param {
             Self::MaybeF32(key, names) => {
                 keys.optional(key, config.opt_f64(names)?.map(|v| v as f32));
             }
+            Self::U32Or(key, names, default) => {
+                keys.set(key, config.opt_u32(names)?.unwrap_or(default));
+            }
+            Self::MaybeBool(key, field) => keys.optional(key, config.bool(field)),
+            Self::SetBool(key, value) => keys.set(key, value),
             Self::SetU32(key, value) => keys.set(key, value),
             Self::SetF32(key, value) => keys.set(key, value),
             Self::SetStr(key, value) => keys.set(key, value),

@@ -72,7 +72,11 @@ pub(super) fn special(sources: &Sources<'_>, tokens: &Tokens, special: &mut Spec
             special.set(role, id);
         }
     };
-    match sources.request.architecture {
+    let kind = match sources.request.class {
+        "Glm4MoeLiteForCausalLM" => "glm4moe",
+        _ => sources.request.architecture,
+    };
+    match kind {
         "glm4" | "chatglm" => {
             by_text("eos", "<|endoftext|>");
             by_text("eot", "<|user|>");

@@ -50,6 +50,8 @@ pub(super) struct TokenList {
     file: String,
     /// Ids must stay below this.
     limit: Option<u64>,
+    /// What stands before the `[PADn]` of a place without a token.
+    padding_mark: &'static str,
 }
 
 /// Ids beyond this are no vocabulary but a damaged file.
@@ -61,7 +63,14 @@ impl TokenList {
             tokens: Vec::new(),
             file: file.into(),
             limit,
+            padding_mark: "",
         }
+    }
+
+    /// With this before every `[PADn]`.
+    pub fn with_padding_mark(mut self, mark: &'static str) -> Self {
+        self.padding_mark = mark;
+        self
     }
 
     /// Puts a token at an id, over what stood there.
@@ -102,7 +111,8 @@ impl TokenList {
         for (id, token) in self.tokens.into_iter().enumerate() {
             let token = token.unwrap_or_else(|| {
                 padding += 1;
-                Token::new(format!("[PAD{id}]"), TokenType::Unused, PADDING_SCORE)
+                let text = format!("{}[PAD{id}]", self.padding_mark);
+                Token::new(text, TokenType::Unused, PADDING_SCORE)
             });
             if let Some(first) = seen.insert(token.text.clone(), id) {
                 return Err(Error::Duplicate {

@@ -21,7 +21,8 @@ pub(super) fn tokens(
             list.set(id, token)?;
         }
     }
-    Ok(list)
+    // The reference spells places without a token as it does words.
+    Ok(list.with_padding_mark("▁"))
 }
 
 fn spelled(text: &str) -> String {

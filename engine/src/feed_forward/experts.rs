@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Dense;
 use super::routing::Choice;
-use crate::architecture::Activation;
+use crate::architecture::{Activation, Gating};
 use crate::error::Error;
 use crate::matmul::{Activations, ExpertTokens};
 use crate::ops::{self, XIelu};
@@ -102,7 +102,7 @@ impl Experts {
             problem,
         };
         let (width, count) = (parameters.width, parameters.experts);
-        let Some(routing) = parameters.routing.clone() else {
+        let Some(mut routing) = parameters.routing.clone() else {
             return Err(key("expert_used_count", "is missing".into()));
         };
         if routing.used > count {
@@ -133,15 +133,19 @@ impl Experts {
                 None => Entry::Plain(up),
             }
         };
+        let selection_bias = match loader.vector(&format!("{prefix}exp_probs_b.bias"), count)? {
+            Some(bias) => Some(bias),
+            None => loader.vector(&format!("{prefix}exp_probs_b"), count)?,
+        };
+        if selection_bias.is_some() && routing.sigmoid_if_biased {
+            routing.gating = Gating::Sigmoid;
+        }
         Ok(Some(Self {
             router: loader
                 .product(&name("gate_inp"), width, count)?
                 .without_scale(),
             router_scale: loader.vector(&name("gate_inp.scale"), width)?,
-            selection_bias: match loader.vector(&format!("{prefix}exp_probs_b.bias"), count)? {
-                Some(bias) => Some(bias),
-                None => loader.vector(&format!("{prefix}exp_probs_b"), count)?,
-            },
+            selection_bias,
             entry,
             down: stack("down_exps", inner, width)?.ok_or_else(|| need("down_exps"))?,
             shared: Dense::load(loader, prefix, "_shexp", parameters)?,

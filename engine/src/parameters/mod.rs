@@ -50,6 +50,8 @@ impl Mask {
 pub(crate) struct Routing {
     pub used: usize,
     pub gating: Gating,
+    /// Sigmoids instead, if the choice has a bias.
+    pub sigmoid_if_biased: bool,
     pub normalise: bool,
     pub scale: f32,
     pub groups: usize,
@@ -332,6 +334,8 @@ fn routing(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Routin
     Ok(Some(Routing {
         used,
         gating,
+        sigmoid_if_biased: architecture.sigmoid_if_biased
+            && keys.count("expert_gating_func")?.unwrap_or(0) == 0,
         normalise: match architecture.expert_norm {
             Switch::On => true,
             Switch::Off => false,

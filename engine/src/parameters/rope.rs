@@ -56,7 +56,11 @@ pub(super) fn ropes(
     let dims = keys.count("rope.dimension_count")?;
     let base = keys.float("rope.freq_base")?.unwrap_or(10000.0);
     let mut full = RopeParameters {
-        kind: architecture.rope,
+        // Sections of several positions (all the same for text) come in halves.
+        kind: match keys.get("rope.dimension_sections").is_some() {
+            true => Rope::Halves,
+            false => architecture.rope,
+        },
         dims: dims.unwrap_or(length(false)),
         base,
         factor: 1.0,
@@ -122,7 +126,7 @@ fn yarn_amplitude(keys: &Keys<'_>, architecture: &Architecture, factor: f32) -> 
         .unwrap_or(0.0);
     Ok(match multiplier {
         0.0 => scale(1.0),
-        _ if architecture.name == "deepseek2" => 1.0,
+        _ if architecture.yarn_tenth => 1.0,
         multiplier => scale(1.0) / scale(multiplier),
     })
 }
@@ -140,10 +144,9 @@ pub(crate) fn latent_attention_scale(
     if rope.yarn.is_none() || multiplier == 0.0 {
         return Ok(1.0);
     }
-    // deepseek2 files hold a tenth of the multiplier.
-    let tenth = match parameters.architecture.name {
-        "deepseek2" => multiplier,
-        _ => 0.1 * multiplier,
+    let tenth = match parameters.architecture.yarn_tenth {
+        true => multiplier,
+        false => 0.1 * multiplier,
     };
     Ok((rope.amplitude * (1.0 + tenth * rope.factor.ln())).powi(2))
 }

@@ -1,11 +1,13 @@
 //! Encoders.
 
+use bstr::BString;
+use gristmill_gguf::{Array, Value};
 use serde_json::Value as Json;
 
 use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
-use super::{FFN, QKV, shaped};
+use super::{FFN, QK_NORM, QKV, shaped};
 use crate::Error;
-use crate::config::as_u32;
+use crate::config::{Config, as_u32};
 use crate::expr::Expr;
 
 /// Embeddings and output norms of encoders that normalise after the sum.
@@ -28,7 +30,7 @@ const BERT: Architecture = Architecture {
         QKV,
         &[Part::FfnDown, Part::FfnUp, Part::Cls, Part::ClsOut],
     ],
-    params: &[Param::Base, Param::With(encoder)],
+    params: &[Param::Base, Param::With(encoder), Param::With(labels)],
     rules: &[
         Rule("bert.*", Action::Replace("bert.", "")),
         Rule("*.gamma", Action::Replace(".gamma", ".weight")),
@@ -37,6 +39,7 @@ const BERT: Architecture = Architecture {
         Rule("pooler.*", Action::Drop),
         Rule("cls.predictions*", Action::Drop),
         Rule("cls.seq_relationship*", Action::Drop),
+        CLASSIFIER,
     ],
     ..PLAIN
 };
@@ -62,13 +65,22 @@ const ROBERTA: Architecture = Architecture {
             "embeddings.position_embeddings.weight",
             Action::With(without_padding),
         ),
+        CLASSIFIER,
     ],
     ..BERT
 };
 
+/// A classifier with names for its classes is the output layer itself.
+const CLASSIFIER: Rule = Rule("classifier.*", Action::With(named_classifier));
+
 pub(super) const ALL: &[Architecture] = &[
     Architecture {
-        classes: &["BertModel", "BertForMaskedLM", "CamembertModel"],
+        classes: &[
+            "BertModel",
+            "BertForMaskedLM",
+            "CamembertModel",
+            "BertForSequenceClassification",
+        ],
         ..BERT
     },
     Architecture {
@@ -77,8 +89,76 @@ pub(super) const ALL: &[Architecture] = &[
             "RobertaForMaskedLM",
             "XLMRobertaModel",
             "XLMRobertaForMaskedLM",
+            "RobertaForSequenceClassification",
+            "XLMRobertaForSequenceClassification",
         ],
         ..ROBERTA
+    },
+    Architecture {
+        classes: &[
+            "DistilBertModel",
+            "DistilBertForMaskedLM",
+            "DistilBertForSequenceClassification",
+        ],
+        params: &[
+            Param::SetF32("attention.layer_norm_epsilon", 1e-12),
+            Param::Base,
+            Param::With(encoder),
+            Param::With(labels),
+        ],
+        rules: &[
+            Rule("distilbert.*", Action::Replace("distilbert.", "")),
+            Rule("vocab_*", Action::Drop),
+            CLASSIFIER,
+        ],
+        ..BERT
+    },
+    Architecture {
+        name: "jina-bert-v2",
+        classes: &["JinaBertModel", "JinaBertForMaskedLM"],
+        parts: &[POST_NORM, QKV, QK_NORM, FFN, &[Part::AttnNorm2, Part::Cls]],
+        ..BERT
+    },
+    Architecture {
+        name: "neo-bert",
+        classes: &[
+            "NeoBERT",
+            "NeoBERTLMHead",
+            "NeoBERTForSequenceClassification",
+        ],
+        parts: &[&[
+            Part::TokenEmbd,
+            Part::AttnNorm,
+            Part::AttnQkv,
+            Part::AttnOut,
+            Part::FfnNorm,
+            Part::FfnDown,
+            Part::FfnUp,
+            Part::EncOutputNorm,
+            Part::Cls,
+            Part::ClsOut,
+        ]],
+        params: &[
+            Param::Base,
+            Param::With(encoder),
+            Param::With(labels),
+            Param::With(|model, keys| {
+                let width = u64::from(model.config.u32(&["intermediate_size"])?) * 2 / 3;
+                keys.set("feed_forward_length", width as u32);
+                keys.set("rope.freq_base", 10000.0f32);
+                keys.set("rope.scaling.type", "none");
+                let epsilon = model.config.opt_f64(&["norm_eps"])?.unwrap_or(1e-6);
+                keys.set("attention.layer_norm_rms_epsilon", epsilon as f32);
+                keys.set("pooling_type", 2u32);
+                Ok(())
+            }),
+        ],
+        rules: &[
+            Rule("decoder.*", Action::Drop),
+            Rule("model.*", Action::Replace("model.", "")),
+            CLASSIFIER,
+        ],
+        ..PLAIN
     },
     Architecture {
         name: "nomic-bert",
@@ -101,7 +181,11 @@ pub(super) const ALL: &[Architecture] = &[
     },
     Architecture {
         name: "modern-bert",
-        classes: &["ModernBertModel", "ModernBertForMaskedLM"],
+        classes: &[
+            "ModernBertModel",
+            "ModernBertForMaskedLM",
+            "ModernBertForSequenceClassification",
+        ],
         parts: &[&[
             Part::TokenEmbd,
             Part::TokenEmbdNorm,
@@ -143,7 +227,11 @@ pub(super) const ALL: &[Architecture] = &[
     },
     Architecture {
         name: "eurobert",
-        classes: &["EuroBertModel", "EuroBertForMaskedLM"],
+        classes: &[
+            "EuroBertModel",
+            "EuroBertForMaskedLM",
+            "JinaEmbeddingsV5Model",
+        ],
         parts: &[
             QKV,
             FFN,
@@ -192,6 +280,12 @@ pub(super) fn pooling(model: &Model) -> Result<Option<u32>, Error> {
     let Some(pooling) = model.files.json(&file)? else {
         return Ok(None);
     };
+    let named = match pooling.get("pooling_mode").and_then(Json::as_str) {
+        Some("mean") => Some(1),
+        Some("cls") => Some(2),
+        Some("lasttoken") => Some(3),
+        _ => None,
+    };
     let mode = |field: &str| pooling.get(field).and_then(Json::as_bool) == Some(true);
     if mode("pooling_mode_mean_tokens") {
         Ok(Some(1))
@@ -199,6 +293,8 @@ pub(super) fn pooling(model: &Model) -> Result<Option<u32>, Error> {
         Ok(Some(2))
     } else if mode("pooling_mode_lasttoken") {
         Ok(Some(3))
+    } else if named.is_some() {
+        Ok(named)
     } else {
         Err(Error::file(
             &model.files.root().join(file),
@@ -229,4 +325,37 @@ fn without_padding(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, 
     }
     let kept = shaped(name, expr.slice(skipped..rows))?;
     Ok(vec![(name.to_owned(), kept)])
+}
+
+/// Names of a classifier's classes, unless they are the two that stand for none.
+fn class_names(config: &Config) -> Option<Vec<BString>> {
+    let labels = config.get("id2label")?.as_object()?;
+    let mut labels: Vec<(u32, &str)> = labels
+        .iter()
+        .filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?)))
+        .collect();
+    labels.sort_unstable();
+    if labels.len() == 2 && labels[0].1 == "LABEL_0" {
+        return None;
+    }
+    Some(labels.into_iter().map(|(_, label)| label.into()).collect())
+}
+
+fn labels(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    if let Some(names) = class_names(&model.config) {
+        keys.set(
+            "classifier.output_labels",
+            Value::Array(Array::String(names)),
+        );
+    }
+    Ok(())
+}
+
+fn named_classifier(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let name = match (class_names(&model.config), name) {
+        (Some(_), "classifier.weight") => "classifier.out_proj.weight",
+        (Some(_), "classifier.bias") => "classifier.out_proj.bias",
+        _ => name,
+    };
+    Ok(vec![(name.to_owned(), expr)])
 }

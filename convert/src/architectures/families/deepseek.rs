@@ -1,14 +1,13 @@
-//! DeepSeek 2 and 3: latent attention and many experts.
+//! DeepSeek: many experts and, since the second, latent attention; what shares its graph.
 
 use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
-use super::{CORE, FFN, MLA, MOE, NEXTN, SHARED, shaped};
+use super::{CORE, FFN, MLA, MOE, NEXTN, QKV, SHARED, llama, shaped};
 use crate::Error;
 use crate::config::Config;
 use crate::expr::{Expr, Strided};
 
-pub(super) const ALL: &[Architecture] = &[Architecture {
+const DEEPSEEK2: Architecture = Architecture {
     name: "deepseek2",
-    classes: &["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"],
     parts: &[
         CORE,
         FFN,
@@ -19,38 +18,224 @@ pub(super) const ALL: &[Architecture] = &[Architecture {
         &[Part::AttnQ, Part::FfnNorm, Part::FfnExpProbsB],
     ],
     defaults: one_latent_head,
-    params: &[
-        Param::Base,
-        Param::MaybeU32("leading_dense_block_count", &["first_k_dense_replace"]),
-        Param::U32("vocab_size", &["vocab_size"]),
-        Param::With(latent),
-        Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
-        Param::MaybeU32("expert_shared_count", &["n_shared_experts"]),
-        Param::MaybeF32("expert_weights_scale", &["routed_scaling_factor"]),
-        Param::With(|model, keys| {
-            if super::flag(&model.config, "norm_topk_prob") {
-                keys.set("expert_weights_norm", true);
-            }
-            Ok(())
-        }),
-        Param::U32("rope.dimension_count", &["qk_rope_head_dim"]),
-        Param::With(|model, keys| {
-            if let Some(scale) = model.config.rope_f64("mscale_all_dim") {
-                keys.set("rope.scaling.yarn_log_multiplier", (0.1 * scale) as f32);
-            }
-            Ok(())
-        }),
-    ],
+    params: PARAMS,
     rules: &[
         Rule("lm_head.weight", Action::DropIfTied),
         Rule("*layers.*", Action::With(without_prediction)),
         Rule("*.kv_b_proj.weight", Action::With(split_kv_b)),
     ],
     ..PLAIN
-}];
+};
+
+/// Keys that every one of the family has.
+const PARAMS: &[Param] = &[
+    Param::Base,
+    Param::With(dense_layers),
+    Param::U32("vocab_size", &["vocab_size"]),
+    Param::With(latent),
+    Param::U32(
+        "expert_feed_forward_length",
+        &["moe_intermediate_size", "intermediate_size"],
+    ),
+    Param::U32Or("expert_shared_count", &["n_shared_experts"], 0),
+    Param::MaybeF32("expert_weights_scale", &["routed_scaling_factor"]),
+    Param::With(|model, keys| {
+        if super::flag(&model.config, "norm_topk_prob") {
+            keys.set("expert_weights_norm", true);
+        }
+        Ok(())
+    }),
+    Param::U32("rope.dimension_count", &["qk_rope_head_dim"]),
+    Param::With(|model, keys| {
+        if let Some(scale) = model.config.rope_f64("mscale_all_dim") {
+            keys.set("rope.scaling.yarn_log_multiplier", (0.1 * scale) as f32);
+        }
+        Ok(())
+    }),
+];
+
+/// Keys, the prediction layers, and the indexer of sparse attention.
+const SPARSE_PARAMS: &[Param] = &[
+    Param::With(all_params),
+    Param::MaybeU32("nextn_predict_layers", &["num_nextn_predict_layers"]),
+    Param::U32("attention.indexer.head_count", &["index_n_heads"]),
+    Param::U32("attention.indexer.key_length", &["index_head_dim"]),
+    Param::U32("attention.indexer.top_k", &["index_topk"]),
+];
+
+/// The indexer of sparse attention.
+const INDEXER: &[Part] = &[
+    Part::IndexerKNorm,
+    Part::IndexerProj,
+    Part::IndexerAttnK,
+    Part::IndexerAttnQB,
+];
+
+const KEEPING_PREDICTION: &[Rule] = &[
+    Rule("lm_head.weight", Action::DropIfTied),
+    Rule("*.kv_b_proj.weight", Action::With(split_kv_b)),
+];
+
+pub(super) const ALL: &[Architecture] = &[
+    Architecture {
+        classes: &[
+            "DeepseekV2ForCausalLM",
+            "DeepseekV3ForCausalLM",
+            "KimiVLForConditionalGeneration",
+            "KimiK25ForConditionalGeneration",
+            "YoutuForCausalLM",
+            "YoutuVLForConditionalGeneration",
+        ],
+        ..DEEPSEEK2
+    },
+    Architecture {
+        classes: &["Glm4MoeLiteForCausalLM"],
+        params: &[
+            Param::With(all_params),
+            Param::With(|model, keys| {
+                let layers = prediction_layers(model)?;
+                if layers > 0 {
+                    keys.set("nextn_predict_layers", layers);
+                }
+                Ok(())
+            }),
+        ],
+        rules: KEEPING_PREDICTION,
+        extra_layers: prediction_layers,
+        ..DEEPSEEK2
+    },
+    Architecture {
+        name: "deepseek32",
+        classes: &["DeepseekV32ForCausalLM"],
+        parts: SPARSE,
+        params: SPARSE_PARAMS,
+        rules: KEEPING_PREDICTION,
+        extra_layers: prediction_layers,
+        ..DEEPSEEK2
+    },
+    Architecture {
+        name: "glm-dsa",
+        classes: &["GlmMoeDsaForCausalLM"],
+        parts: SPARSE,
+        params: &[
+            Param::With(all_params),
+            Param::With(|model, keys| {
+                let dim = f64::from(model.config.u32(&["qk_rope_head_dim"])?);
+                let share = model.config.rope_f64("partial_rotary_factor");
+                keys.set("rope.dimension_count", (dim * share.unwrap_or(1.0)) as u32);
+                Ok(())
+            }),
+            Param::MaybeU32("nextn_predict_layers", &["num_nextn_predict_layers"]),
+            Param::U32("attention.indexer.head_count", &["index_n_heads"]),
+            Param::U32("attention.indexer.key_length", &["index_head_dim"]),
+            Param::U32("attention.indexer.top_k", &["index_topk"]),
+            Param::With(|model, keys| {
+                if let Some(types) = model.config.list("indexer_types") {
+                    let full: Vec<bool> =
+                        types.iter().map(|ty| ty.as_str() == Some("full")).collect();
+                    keys.set("attention.indexer.types", full);
+                }
+                Ok(())
+            }),
+        ],
+        rules: KEEPING_PREDICTION,
+        extra_layers: prediction_layers,
+        ..DEEPSEEK2
+    },
+    Architecture {
+        name: "mistral4",
+        classes: &["Mistral3ForConditionalGeneration"],
+        model_type: Some("mistral4"),
+        parts: &[
+            CORE,
+            FFN,
+            MOE,
+            SHARED,
+            MLA,
+            &[
+                Part::AttnQ,
+                Part::FfnNorm,
+                Part::FfnGateUpExp,
+                Part::FfnExpProbsB,
+            ],
+        ],
+        rules: &[
+            Rule("lm_head.weight", Action::DropIfTied),
+            Rule("*.kv_b_proj.weight", Action::With(split_kv_b)),
+            Rule(
+                "*.gate_up_proj",
+                Action::Replace("gate_up_proj", "gate_up_proj.weight"),
+            ),
+            Rule(
+                "*.experts.down_proj",
+                Action::Replace("down_proj", "down_proj.weight"),
+            ),
+        ],
+        ..DEEPSEEK2
+    },
+    Architecture {
+        name: "deepseek",
+        classes: &["DeepseekForCausalLM"],
+        parts: &[
+            CORE,
+            QKV,
+            FFN,
+            MOE,
+            SHARED,
+            &[Part::RopeFreqs, Part::FfnNorm],
+        ],
+        params: &[
+            Param::Base,
+            Param::With(llama::rope_dimension),
+            Param::SetStr("rope.scaling.type", "none"),
+            Param::U32("leading_dense_block_count", &["first_k_dense_replace"]),
+            Param::U32("vocab_size", &["vocab_size"]),
+            Param::U32("expert_feed_forward_length", &["moe_intermediate_size"]),
+            Param::SetF32("expert_weights_scale", 1.0),
+            Param::U32("expert_shared_count", &["n_shared_experts"]),
+        ],
+        rules: llama::PERMUTED,
+        ..PLAIN
+    },
+];
+
+const SPARSE: &[&[Part]] = &[
+    CORE,
+    FFN,
+    MOE,
+    SHARED,
+    MLA,
+    NEXTN,
+    INDEXER,
+    &[Part::AttnQ, Part::FfnNorm, Part::FfnExpProbsB],
+];
+
+fn all_params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    PARAMS.iter().try_for_each(|param| param.write(model, keys))
+}
+
+/// Layers that predict further tokens.
+pub(super) fn prediction_layers(model: &Model) -> Result<u32, Error> {
+    let layers = model.config.opt_u32(&["num_nextn_predict_layers"])?;
+    Ok(layers.unwrap_or_default())
+}
+
+/// Layers without experts: the first ones, or all.
+fn dense_layers(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let config = &model.config;
+    let stated = config.opt_u32(&["first_k_dense_replace"])?;
+    let layers = match (stated, config.opt_u32(&["n_routed_experts"])?) {
+        (Some(layers), _) => layers,
+        (None, Some(_)) => 0,
+        (None, None) => config.layers()?,
+    };
+    keys.set("leading_dense_block_count", layers);
+    Ok(())
+}
 
 /// In its compressed form attention has one key and value head.
 fn one_latent_head(config: &mut Config) {
+    config.set_default("rms_norm_eps", 1e-6);
     config.set("num_key_value_heads", 1);
     if let Some(dim) = config.get("qk_rope_head_dim").cloned() {
         config.set_default("head_dim", dim);

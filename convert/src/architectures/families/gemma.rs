@@ -15,6 +15,27 @@ const PLUS_ONE: &[Rule] = &[
     Rule("*norm.weight", Action::AddOne),
 ];
 
+const GEMMA3: Architecture = Architecture {
+    name: "gemma3",
+    parts: &[CORE, QKV, QK_NORM, FFN, NORMS],
+    defaults: |config| {
+        config.set_default("num_attention_heads", 8);
+        config.set_default("num_key_value_heads", 4);
+        config.set_default("head_dim", 256);
+        config.set_default("max_position_embeddings", 131_072);
+        config.set_default("rms_norm_eps", 1e-6);
+        config.set_rope_default("rope_theta", 1e6);
+        config.set_local_rope_default(1e4);
+    },
+    params: &[
+        Param::Base,
+        Param::MaybeF32("final_logit_softcapping", &["final_logit_softcapping"]),
+        Param::With(window_unless_uniform),
+    ],
+    rules: PLUS_ONE,
+    ..PLAIN
+};
+
 pub(super) const ALL: &[Architecture] = &[
     Architecture {
         name: "gemma",
@@ -38,25 +59,24 @@ pub(super) const ALL: &[Architecture] = &[
         ..PLAIN
     },
     Architecture {
-        name: "gemma3",
         classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
-        parts: &[CORE, QKV, QK_NORM, FFN, NORMS],
-        defaults: |config| {
-            config.set_default("num_attention_heads", 8);
-            config.set_default("num_key_value_heads", 4);
-            config.set_default("head_dim", 256);
-            config.set_default("max_position_embeddings", 131_072);
-            config.set_default("rms_norm_eps", 1e-6);
-            config.set_rope_default("rope_theta", 1e6);
-            config.set_local_rope_default(1e4);
-        },
+        ..GEMMA3
+    },
+    Architecture {
+        name: "gemma-embedding",
+        classes: &["Gemma3TextModel"],
         params: &[
             Param::Base,
             Param::MaybeF32("final_logit_softcapping", &["final_logit_softcapping"]),
-            Param::With(window_unless_uniform),
+            Param::U32("attention.sliding_window", &["sliding_window"]),
+            Param::With(|model, keys| {
+                if let Some(pooling) = super::bert::pooling(model)? {
+                    keys.set("pooling_type", pooling);
+                }
+                Ok(())
+            }),
         ],
-        rules: PLUS_ONE,
-        ..PLAIN
+        ..GEMMA3
     },
     Architecture {
         name: "gemma3n",

@@ -1,12 +1,16 @@
 //! GLM 4 and 4.5.
 
-use super::super::{Action, Architecture, PLAIN, Param, Part, Rule};
-use super::{CORE, FFN, MOE, NEXTN, QK_NORM, QKV, SHARED, partial_rotary};
+use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
+use super::deepseek::prediction_layers;
+use super::{CORE, FFN, MOE, NEXTN, QK_NORM, QKV, SHARED, gather, partial_rotary, shaped};
+use crate::Error;
+use crate::expr::{Expr, Strided};
 
 pub(super) const ALL: &[Architecture] = &[
     Architecture {
         name: "glm4",
-        classes: &["Glm4ForCausalLM"],
+        classes: &["Glm4ForCausalLM", "Glm4vForConditionalGeneration"],
+        rules: HALVED,
         parts: &[
             CORE,
             QKV,
@@ -26,7 +30,11 @@ pub(super) const ALL: &[Architecture] = &[
     },
     Architecture {
         name: "glm4moe",
-        classes: &["Glm4MoeForCausalLM"],
+        classes: &[
+            "Glm4MoeForCausalLM",
+            "Glm4vMoeForConditionalGeneration",
+            "SolarOpenForCausalLM",
+        ],
         parts: &[
             CORE,
             QKV,
@@ -45,21 +53,93 @@ pub(super) const ALL: &[Architecture] = &[
             Param::MaybeU32("leading_dense_block_count", &["first_k_dense_replace"]),
             Param::SetU32("expert_gating_func", 2),
             Param::MaybeF32("expert_weights_scale", &["routed_scaling_factor"]),
-            Param::With(|model, keys| {
-                if let Some(norm) = model.config.bool("norm_topk_prob") {
-                    keys.set("expert_weights_norm", norm);
-                }
-                Ok(())
-            }),
+            Param::MaybeBool("expert_weights_norm", "norm_topk_prob"),
             Param::MaybeU32("nextn_predict_layers", &["num_nextn_predict_layers"]),
         ],
         rules: &[Rule("*.rotary_emb.*", Action::Drop)],
-        extra_layers: |model| {
-            Ok(model
-                .config
-                .opt_u32(&["num_nextn_predict_layers"])?
-                .unwrap_or_default())
-        },
+        extra_layers: prediction_layers,
+        ..PLAIN
+    },
+    Architecture {
+        name: "chatglm",
+        classes: &[
+            "GlmForCausalLM",
+            "ChatGLMModel",
+            "ChatGLMForConditionalGeneration",
+        ],
+        parts: &[
+            CORE,
+            QKV,
+            &[Part::AttnQkv, Part::FfnNorm, Part::FfnDown, Part::FfnUp],
+        ],
+        params: &[Param::With(chatglm)],
+        rules: &[
+            Rule("*.rotary_pos_emb.inv_freq", Action::Drop),
+            Rule("transformer.*", Action::Replace("transformer.", "")),
+        ],
         ..PLAIN
     },
 ];
+
+/// Rows of queries and keys from pairs to halves, where rotation has sections.
+const HALVED: &[Rule] = &[
+    Rule("*.q_proj.*", Action::With(halves)),
+    Rule("*.k_proj.*", Action::With(halves)),
+];
+
+fn halves(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let config = &model.config;
+    if config.rope("mrope_section").is_none() {
+        return Ok(vec![(name.to_owned(), expr)]);
+    }
+    let dim = u64::from(config.head_dim()?).max(1);
+    let share = config.rope_f64("partial_rotary_factor").unwrap_or(0.5);
+    let half = ((dim as f64 * share) as u64).min(dim) / 2;
+    let rows = match *expr.shape() {
+        [values] => values,
+        _ => expr.row_count(),
+    };
+    let views: Vec<Strided> = (0..rows / dim)
+        .map(|head| head * dim)
+        .flat_map(|first| {
+            [
+                Strided::new(first, [(2, 1), (half, 2)]),
+                Strided::range(first + 2 * half..first + dim),
+            ]
+        })
+        .filter(|view| view.len() > 0)
+        .collect();
+    Ok(vec![(
+        name.to_owned(),
+        shaped(name, gather(&expr, &views))?,
+    )])
+}
+
+fn chatglm(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let config = &model.config;
+    let hidden = config.u32(&["hidden_size", "n_embed"])?;
+    let heads = config.u32(&["n_head", "num_attention_heads"])?;
+    let kv_heads = config.opt_u32(&["multi_query_group_num", "num_key_value_heads"])?;
+    keys.set(
+        "context_length",
+        config.opt_u32(&["seq_length"])?.unwrap_or(hidden),
+    );
+    keys.set("embedding_length", hidden);
+    let width = config.opt_u32(&["ffn_hidden_size", "intermediate_size"])?;
+    keys.set("feed_forward_length", width.unwrap_or(4 * hidden));
+    keys.set("block_count", model.block_count()?);
+    keys.set("attention.head_count", heads);
+    keys.set("attention.head_count_kv", kv_heads.unwrap_or(heads));
+    let epsilon = config.opt_f64(&["layernorm_epsilon"])?.unwrap_or(1e-5);
+    keys.set("attention.layer_norm_rms_epsilon", epsilon as f32);
+    keys.file_type();
+    let stated = config.opt_u32(&["attention_dim"])?;
+    let dim = f64::from(stated.unwrap_or(hidden / heads.max(1)));
+    let share = config.rope_f64("partial_rotary_factor").unwrap_or(0.5);
+    keys.set("rope.dimension_count", (dim * share) as u32);
+    // The reference writes this tokenizer key with the model's own.
+    keys.metadata.set("tokenizer.ggml.add_bos_token", false);
+    let ratio = config.opt_f64(&["rope_ratio"])?.unwrap_or(1.0);
+    keys.set("rope.freq_base", (10000.0 * ratio) as f32);
+    Ok(())
+}

@@ -6,7 +6,7 @@ use super::{CORE, FFN, MOE, QKV, SHARED, layer_of, split_gate_up};
 use crate::Error;
 use crate::expr::Expr;
 
-/// Scales that every Granite states.
+/// Scales that a Granite states.
 pub(super) fn scales(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     for (key, field) in [
         ("attention.scale", "attention_multiplier"),
@@ -14,7 +14,13 @@ pub(super) fn scales(model: &Model, keys: &mut Keys) -> Result<(), Error> {
         ("residual_scale", "residual_multiplier"),
         ("logit_scale", "logits_scaling"),
     ] {
-        keys.set(key, model.config.f64(&[field])? as f32);
+        if let Some(scale) = model
+            .config
+            .opt_f64(&[field])?
+            .filter(|&scale| scale != 0.0)
+        {
+            keys.set(key, scale as f32);
+        }
     }
     Ok(())
 }

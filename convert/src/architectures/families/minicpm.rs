@@ -1,10 +1,44 @@
-//! MiniCPM 3: latent attention that is not absorbed.
+//! MiniCPM: scales on a Llama; the third has latent attention that is not absorbed.
 
 use super::super::{Action, Architecture, Keys, Model, PLAIN, Param, Part, Rule};
-use super::{CORE, FFN};
+use super::{CORE, FFN, MOE, QKV};
 use crate::Error;
 
-pub(super) const ALL: &[Architecture] = &[Architecture {
+pub(super) const ALL: &[Architecture] = &[MINICPM, MINICPM3];
+
+const MINICPM: Architecture = Architecture {
+    name: "minicpm",
+    classes: &["MiniCPMForCausalLM"],
+    parts: &[
+        CORE,
+        QKV,
+        FFN,
+        MOE,
+        &[
+            Part::FfnNorm,
+            Part::RopeFreqs,
+            Part::RopeFactorsLong,
+            Part::RopeFactorsShort,
+        ],
+    ],
+    params: &[
+        Param::Base,
+        Param::F32("embedding_scale", &["scale_emb"]),
+        Param::With(|model, keys| {
+            let config = &model.config;
+            let layers = f64::from(config.layers()?);
+            let depth = config.f64(&["scale_depth"])? / layers.sqrt();
+            keys.set("residual_scale", depth as f32);
+            let width = f64::from(config.hidden()?) / config.f64(&["dim_model_base"])?;
+            keys.set("logit_scale", width as f32);
+            Ok(())
+        }),
+    ],
+    rules: super::llama::PERMUTED,
+    ..PLAIN
+};
+
+const MINICPM3: Architecture = Architecture {
     name: "minicpm3",
     classes: &["MiniCPM3ForCausalLM"],
     parts: &[
@@ -25,7 +59,7 @@ pub(super) const ALL: &[Architecture] = &[Architecture {
     params: &[Param::FileType, Param::With(params)],
     rules: &[Rule("lm_head.weight", Action::DropIfTied)],
     ..PLAIN
-}];
+};
 
 fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     let config = &model.config;

@@ -4,6 +4,7 @@ use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part,
 use super::llama::{PARAMS, rope_dimension};
 use super::{CORE, FFN, MOE, QK_NORM, QKV, SHARED, flag, layer_of, shaped, split_gate_up};
 use crate::Error;
+use crate::config::{as_f64, as_u32};
 use crate::expr::Expr;
 
 const GATE_UP_DOWN: &[&str] = &["gate_proj", "up_proj", "down_proj"];
@@ -131,6 +132,18 @@ pub(super) const ALL: &[Architecture] = &[
         ],
         ..PLAIN
     },
+    Architecture {
+        name: "dbrx",
+        classes: &["DbrxForCausalLM"],
+        parts: &[CORE, MOE, &[Part::AttnQkv, Part::AttnOutNorm]],
+        params: &[Param::With(dbrx)],
+        rules: &[
+            Rule("*.experts.mlp.w1", Action::With(expert_matrices)),
+            Rule("*.experts.mlp.v1", Action::With(expert_matrices)),
+            Rule("*.experts.mlp.w2", Action::With(expert_matrices)),
+        ],
+        ..PLAIN
+    },
 ];
 
 fn ernie(model: &Model, keys: &mut Keys) -> Result<(), Error> {
@@ -149,8 +162,12 @@ fn ernie(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     keys.set("expert_feed_forward_length", width);
     if let Some(shared) = config.opt_u32(&["moe_num_shared_experts"])? {
         keys.set("expert_shared_count", shared);
-        if shared > 0 {
-            keys.set("expert_shared_feed_forward_length", shared * width);
+        // The reference's width; the tensors show their own.
+        if let Some(width) = config.opt_u32(&["intermediate_size"])?
+            && shared > 0
+        {
+            let heads = config.kv_heads()?.max(1);
+            keys.set("expert_shared_feed_forward_length", width / heads);
         }
     }
     Ok(())
@@ -177,7 +194,7 @@ fn llama4(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     Ok(())
 }
 
-fn transposed_gate_up(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+pub(super) fn transposed_gate_up(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
     let layer = layer_of(name)?;
     split_gate_up(
         name,
@@ -187,7 +204,52 @@ fn transposed_gate_up(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, E
     )
 }
 
-fn transposed_down(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+pub(super) fn transposed_down(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
     let down = shaped(name, expr.transpose())?;
     Ok(vec![(format!("{name}.weight"), down)])
+}
+
+fn dbrx(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let config = &model.config;
+    let number = |path: &str| -> Result<f64, Error> {
+        let value = config.json().pointer(path).and_then(as_f64);
+        value.ok_or_else(|| Error::config(path, "is missing or no number"))
+    };
+    keys.set("block_count", model.block_count()?);
+    keys.set("context_length", config.u32(&["max_seq_len"])?);
+    keys.set("embedding_length", config.u32(&["d_model"])?);
+    keys.set(
+        "feed_forward_length",
+        number("/ffn_config/ffn_hidden_size")? as u32,
+    );
+    keys.set("attention.head_count", config.u32(&["n_heads"])?);
+    keys.set(
+        "attention.head_count_kv",
+        number("/attn_config/kv_n_heads")? as u32,
+    );
+    keys.set("rope.freq_base", number("/attn_config/rope_theta")? as f32);
+    keys.set(
+        "attention.clamp_kqv",
+        number("/attn_config/clip_qkv")? as f32,
+    );
+    keys.set(
+        "expert_count",
+        number("/ffn_config/moe_num_experts")? as u32,
+    );
+    keys.set("expert_used_count", number("/ffn_config/moe_top_k")? as u32);
+    keys.set("attention.layer_norm_epsilon", 1e-5f32);
+    keys.file_type();
+    Ok(())
+}
+
+/// Matrices of all experts, one below the other, as a stack; the way down is stored transposed.
+fn expert_matrices(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let count = model.config.json().pointer("/ffn_config/moe_num_experts");
+    let count = u64::from(count.and_then(as_u32).unwrap_or(0)).max(1);
+    let shape = [expr.row_len(), expr.row_count() / count, count];
+    let mut stack = shaped(name, expr.reshape(&shape))?;
+    if name.ends_with(".w2") {
+        stack = shaped(name, stack.transpose())?;
+    }
+    Ok(vec![(format!("{name}.weight"), stack)])
 }

@@ -1,10 +1,14 @@
 //! The architectures, a file for each family.
 
+mod bailing;
 mod bert;
 mod cohere;
+mod deci;
 mod deepseek;
+mod diffusion;
 mod exaone;
 mod falcon;
+mod fused;
 mod gemma;
 mod glm;
 mod gpt;
@@ -37,11 +41,15 @@ use crate::expr::{Expr, ShapeError, Strided};
 
 /// Every architecture.
 pub(super) const ALL: &[&[Architecture]] = &[
+    bailing::ALL,
     bert::ALL,
     cohere::ALL,
+    deci::ALL,
     deepseek::ALL,
+    diffusion::ALL,
     exaone::ALL,
     falcon::ALL,
+    fused::ALL,
     gemma::ALL,
     glm::ALL,
     gpt::ALL,
@@ -148,24 +156,35 @@ fn split_gate_up(name: &str, expr: &Expr, gate: &str, up: &str) -> Result<Vec<Na
     ])
 }
 
-/// Query, key and value rows that stand together, head by head: `groups` groups of `q` query
-/// heads, a key head and a value head, each of `dim` rows. All queries come first, then all keys.
-fn regroup_qkv(expr: &Expr, groups: u64, q: u64, dim: u64) -> Result<Expr, ShapeError> {
-    let group = (q + 2) * dim;
-    let part = |first: u64, heads: u64| {
-        let view = Strided::new(first * dim, [(groups, group), (heads * dim, 1)]);
-        expr.reorder(&view)
-    };
-    let parts = [part(0, q)?, part(q, 1)?, part(q + 1, 1)?];
+/// Rows (or values of a bias) of several views, one view after another.
+fn gather(expr: &Expr, views: &[Strided]) -> Result<Expr, ShapeError> {
+    let parts: Vec<Expr> = views
+        .iter()
+        .map(|view| expr.reorder(view))
+        .collect::<Result<_, _>>()?;
+    let rows = views.iter().map(Strided::len).sum();
     if let [_] = expr.shape() {
         let columns = parts
             .iter()
             .map(|part| part.reshape(&[1, part.elements()]))
             .collect::<Result<_, _>>()?;
-        let rows = groups * group;
         return Expr::concat(columns, &[rows])?.reshape(&[rows]);
     }
-    Expr::concat(parts.into(), &[groups * group])
+    Expr::concat(parts, &[rows])
+}
+
+/// Query, key and value rows that stand together, head by head: `groups` groups of `q` query
+/// heads, a key head and a value head, each of `dim` rows. All queries come first, then all keys.
+fn regroup_qkv(expr: &Expr, groups: u64, q: u64, dim: u64) -> Result<Expr, ShapeError> {
+    gather(expr, &qkv_views(groups, q, dim))
+}
+
+/// Where the queries, the keys and the values of such groups stand.
+fn qkv_views(groups: u64, q: u64, dim: u64) -> [Strided; 3] {
+    let group = (q + 2) * dim;
+    let view =
+        |first: u64, heads: u64| Strided::new(first * dim, [(groups, group), (heads * dim, 1)]);
+    [view(0, q), view(q, 1), view(q + 1, 1)]
 }
 
 /// `rope.dimension_count`: the rotated part of a head.

@@ -1,7 +1,7 @@
 //! Decoders that differ from Llama in a flag or two.
 
 use super::super::{Action, Architecture, Keys, Model, PLAIN, Param, Part, Rule};
-use super::llama::{LLAMA, PARAMS, head_dim};
+use super::llama::{LLAMA, PARAMS, head_dim, rope_dimension};
 use super::{CORE, FFN, QK_NORM, QKV};
 use crate::Error;
 use crate::expr::Expr;
@@ -93,6 +93,37 @@ pub(super) const ALL: &[Architecture] = &[
             Rule("*_proj.weight", Action::Ternary),
         ],
         ..PLAIN
+    },
+    Architecture {
+        name: "pangu-embedded",
+        classes: &["PanguEmbeddedForCausalLM"],
+        parts: &[CORE, QKV, FFN, &[Part::FfnNorm]],
+        defaults: head_dim,
+        params: PARAMS,
+        rules: &[Rule("lm_head.weight", Action::DropIfTied)],
+        ..PLAIN
+    },
+    Architecture {
+        name: "maincoder",
+        classes: &["MaincoderForCausalLM"],
+        parts: &[CORE, QKV, QK_NORM, FFN, &[Part::FfnNorm]],
+        params: &[
+            Param::Base,
+            Param::MaybeU32("rope.dimension_count", &["head_dim"]),
+        ],
+        ..PLAIN
+    },
+    Architecture {
+        name: "jais2",
+        classes: &["Jais2ForCausalLM"],
+        parts: &[CORE, QKV, &[Part::FfnNorm, Part::FfnDown, Part::FfnUp]],
+        params: &[Param::Base, Param::With(rope_dimension)],
+        ..PLAIN
+    },
+    Architecture {
+        name: "nanbeige",
+        classes: &["NanbeigeForCausalLM"],
+        ..LLAMA
     },
 ];
 

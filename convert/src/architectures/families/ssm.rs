@@ -219,12 +219,31 @@ fn input_factors(config: &Config, input: f64) -> Result<(f32, Vec<f32>), Error> 
     Ok((input as f32, rows.collect()))
 }
 
+/// Which layers attend: by their types, by a list of them, or by a period.
+fn attention_layers(config: &Config) -> Result<Vec<bool>, Error> {
+    if let Some(attention) = layer_types(config, "attention") {
+        return Ok(attention);
+    }
+    let layers = 0..config.layers()?;
+    if config.list("attn_layer_indices").is_some() {
+        let listed = floats(config, "attn_layer_indices")?;
+        return Ok(layers
+            .map(|layer| listed.contains(&f64::from(layer)))
+            .collect());
+    }
+    let period = config
+        .opt_u32(&["attn_layer_period"])?
+        .filter(|&period| period > 0);
+    let period = period.ok_or_else(|| Error::config("layer_types", "is missing"))?;
+    let offset = config.opt_u32(&["attn_layer_offset"])?.unwrap_or(0);
+    Ok(layers.map(|layer| layer % period == offset).collect())
+}
+
 fn granite_hybrid(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     Param::Base.write(model, keys)?;
     let config = &model.config;
     // Attention layers have key and value heads, the others none.
-    let attention = layer_types(config, "attention")
-        .ok_or_else(|| Error::config("layer_types", "is missing"))?;
+    let attention = attention_layers(config)?;
     let heads = config.kv_heads()?.cast_signed();
     let heads: Vec<i32> = attention
         .iter()

@@ -4,46 +4,8 @@ use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part,
 use crate::Error;
 use crate::expr::Expr;
 
-pub(super) const ALL: &[Architecture] = &[Architecture {
+const T5: Architecture = Architecture {
     name: "t5",
-    classes: &[
-        "T5ForConditionalGeneration",
-        "T5WithLMHeadModel",
-        "MT5ForConditionalGeneration",
-        "UMT5ForConditionalGeneration",
-    ],
-    parts: &[&[
-        Part::TokenEmbd,
-        Part::Output,
-        Part::DecAttnNorm,
-        Part::DecAttnQ,
-        Part::DecAttnK,
-        Part::DecAttnV,
-        Part::DecAttnOut,
-        Part::DecAttnRelB,
-        Part::DecCrossAttnNorm,
-        Part::DecCrossAttnQ,
-        Part::DecCrossAttnK,
-        Part::DecCrossAttnV,
-        Part::DecCrossAttnOut,
-        Part::DecCrossAttnRelB,
-        Part::DecFfnNorm,
-        Part::DecFfnGate,
-        Part::DecFfnDown,
-        Part::DecFfnUp,
-        Part::DecOutputNorm,
-        Part::EncAttnNorm,
-        Part::EncAttnQ,
-        Part::EncAttnK,
-        Part::EncAttnV,
-        Part::EncAttnOut,
-        Part::EncAttnRelB,
-        Part::EncFfnNorm,
-        Part::EncFfnGate,
-        Part::EncFfnDown,
-        Part::EncFfnUp,
-        Part::EncOutputNorm,
-    ]],
     params: &[Param::With(params)],
     rules: &[
         Rule("*embed_tokens.weight", Action::With(first_embedding)),
@@ -51,7 +13,64 @@ pub(super) const ALL: &[Architecture] = &[Architecture {
         Rule("lm_head.weight", Action::DropIfTied),
     ],
     ..PLAIN
-}];
+};
+
+/// Embedding, head and encoder.
+const ENCODER: &[Part] = &[
+    Part::TokenEmbd,
+    Part::Output,
+    Part::EncAttnNorm,
+    Part::EncAttnQ,
+    Part::EncAttnK,
+    Part::EncAttnV,
+    Part::EncAttnOut,
+    Part::EncAttnRelB,
+    Part::EncFfnNorm,
+    Part::EncFfnGate,
+    Part::EncFfnDown,
+    Part::EncFfnUp,
+    Part::EncOutputNorm,
+];
+
+const DECODER: &[Part] = &[
+    Part::DecAttnNorm,
+    Part::DecAttnQ,
+    Part::DecAttnK,
+    Part::DecAttnV,
+    Part::DecAttnOut,
+    Part::DecAttnRelB,
+    Part::DecCrossAttnNorm,
+    Part::DecCrossAttnQ,
+    Part::DecCrossAttnK,
+    Part::DecCrossAttnV,
+    Part::DecCrossAttnOut,
+    Part::DecCrossAttnRelB,
+    Part::DecFfnNorm,
+    Part::DecFfnGate,
+    Part::DecFfnDown,
+    Part::DecFfnUp,
+    Part::DecOutputNorm,
+];
+
+pub(super) const ALL: &[Architecture] = &[
+    Architecture {
+        classes: &[
+            "T5ForConditionalGeneration",
+            "T5WithLMHeadModel",
+            "MT5ForConditionalGeneration",
+            "UMT5ForConditionalGeneration",
+            "UMT5Model",
+        ],
+        parts: &[ENCODER, DECODER],
+        ..T5
+    },
+    Architecture {
+        name: "t5encoder",
+        classes: &["T5EncoderModel"],
+        parts: &[ENCODER],
+        ..T5
+    },
+];
 
 fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     let config = &model.config;
@@ -61,8 +80,11 @@ fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     keys.set("feed_forward_length", config.u32(&["d_ff"])?);
     let layers = config.layers()?;
     keys.set("block_count", layers);
-    let decoder = config.opt_u32(&["num_decoder_layers"])?;
-    keys.set("decoder_block_count", decoder.unwrap_or(layers));
+    let decodes = model.architecture.name == "t5";
+    if decodes {
+        let decoder = config.opt_u32(&["num_decoder_layers"])?;
+        keys.set("decoder_block_count", decoder.unwrap_or(layers));
+    }
     keys.set("attention.head_count", config.u32(&["num_heads"])?);
     let dim = config.u32(&["d_kv"])?;
     keys.set("attention.key_length", dim);
@@ -74,10 +96,10 @@ fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
         config.u32(&["relative_attention_num_buckets"])?,
     );
     keys.set("attention.layer_norm_rms_epsilon", epsilon);
-    keys.set(
-        "decoder_start_token_id",
-        config.u32(&["decoder_start_token_id"])?,
-    );
+    if decodes {
+        let start = config.opt_u32(&["decoder_start_token_id"])?;
+        keys.set("decoder_start_token_id", start.unwrap_or(0));
+    }
     keys.file_type();
     Ok(())
 }
