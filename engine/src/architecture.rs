@@ -101,6 +101,8 @@ pub enum Switch {
     Off,
     /// The file's key; off without it.
     Key,
+    /// The file's key; on without it.
+    KeyOrOn,
 }
 
 /// What the attention scores are multiplied with when no key says so.
@@ -293,7 +295,7 @@ pub const TABLE: &[Architecture] = &[
         rope_layers: RopeLayers::Windowed,
         window_layers: WindowLayers::LastFull(4),
         gating: Gating::Sigmoid,
-        expert_norm: Switch::Key,
+        expert_norm: Switch::KeyOrOn,
         embedding_scale: EmbeddingScale::SqrtWidth,
         ..HALVES
     },

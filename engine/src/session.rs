@@ -73,6 +73,13 @@ impl<'m> Session<'m> {
                 "a session needs room for at least one token of one sequence".into(),
             ));
         }
+        if let Some(top) = model.parameters.sparse_top.filter(|&top| context > top) {
+            return Err(Error::Usage(format!(
+                "{} attends sparsely beyond {top} tokens, which is not implemented; a context of \
+                 {context} needs it",
+                model.architecture()
+            )));
+        }
         let kv_type = if exact { KvType::F32 } else { kv_type };
         let layers = model.layers.iter().enumerate();
         let memories = layers.map(|(index, layer)| Memory {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use gristmill_gguf::ReadError;
 
 use super::ternary::Levels;
-use super::{Arithmetic, Expr, Op, values};
+use super::{Arithmetic, Expr, Op, exponential, values};
 
 impl Expr {
     /// Bytes of these rows, one after another; borrowed from the map where they stand there so.
@@ -272,7 +272,7 @@ impl Arithmetic {
         match self {
             Self::Add(term) => values.iter_mut().for_each(|v| *v += term),
             Self::Multiply(factor) => values.iter_mut().for_each(|v| *v *= factor),
-            Self::NegExp => values.iter_mut().for_each(|v| *v = -v.exp()),
+            Self::NegExp => values.iter_mut().for_each(|v| *v = -exponential::exp(*v)),
             Self::Softplus => values.iter_mut().for_each(|v| *v = v.exp().ln_1p()),
         }
     }

@@ -5,6 +5,7 @@
 //! more than the rows that were asked for.
 
 mod eval;
+mod exponential;
 mod strided;
 mod ternary;
 pub(crate) mod values;

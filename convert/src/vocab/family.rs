@@ -107,7 +107,15 @@ pub(super) fn after(sources: &Sources<'_>, out: &mut VocabMetadata) {
             out.set("tokenizer.ggml.eot_token_id", 107u32);
             out.set(ADD_SPACE_PREFIX, false);
         }
-        "gemma2" | "gemma3" | "gemma3n" | "gemma4" | "gemma-embedding" | "jamba" => {
+        "jamba"
+            if request
+                .files
+                .text("tokenizer.model")
+                .is_ok_and(|text| text.is_none()) =>
+        {
+            out.set(ADD_SPACE_PREFIX, false);
+        }
+        "gemma2" | "gemma3" | "gemma3n" | "gemma4" | "gemma-embedding" => {
             out.set(ADD_SPACE_PREFIX, false);
         }
         "ernie4_5" | "ernie4_5-moe" => {

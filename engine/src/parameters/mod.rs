@@ -101,6 +101,8 @@ pub(crate) struct Parameters {
     pub clamp: f32,
     pub alibi: f32,
     pub temperature: Option<(f32, f32)>,
+    /// Tokens that sparse attention would choose among; all are seen up to that many.
+    pub sparse_top: Option<usize>,
     pub experts: usize,
     pub routing: Option<Routing>,
     pub recurrence: Recurrence,
@@ -201,6 +203,7 @@ impl Parameters {
                 .float("attention.max_alibi_bias")?
                 .unwrap_or(architecture.alibi),
             temperature,
+            sparse_top: keys.count("attention.indexer.top_k")?,
             experts: keys.count("expert_count")?.unwrap_or(0),
             routing: routing(&keys, architecture)?,
             recurrence: recurrence(&keys)?,
@@ -340,6 +343,7 @@ fn routing(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Routin
             Switch::On => true,
             Switch::Off => false,
             Switch::Key => keys.flag("expert_weights_norm")?.unwrap_or(false),
+            Switch::KeyOrOn => keys.flag("expert_weights_norm")?.unwrap_or(true),
         },
         scale: match keys.float("expert_weights_scale")? {
             Some(scale) if scale != 0.0 => scale,

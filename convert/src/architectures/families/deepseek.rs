@@ -90,6 +90,14 @@ pub(super) const ALL: &[Architecture] = &[
     },
     Architecture {
         classes: &["Glm4MoeLiteForCausalLM"],
+        defaults: |config| {
+            let stated = config.get("head_dim").is_some();
+            one_latent_head(config);
+            // This class fills in no size of a head.
+            if !stated {
+                config.remove("head_dim");
+            }
+        },
         params: &[
             Param::With(all_params),
             Param::With(|model, keys| {

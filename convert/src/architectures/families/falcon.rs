@@ -24,13 +24,17 @@ pub(super) const ALL: &[Architecture] = &[Architecture {
 
 /// Key and value heads: one for the first generation unless every query head has its own.
 fn kv_heads(config: &Config) -> Result<u32, Error> {
+    // Whatever a saved configuration repeats beside this.
+    if flag(config, "multi_query") && !flag(config, "new_decoder_architecture") {
+        return Ok(1);
+    }
     if let Some(heads) = config.opt_u32(&["num_kv_heads", "n_head_kv"])? {
         return Ok(heads);
     }
-    if flag(config, "multi_query") || !flag(config, "new_decoder_architecture") {
-        return Ok(1);
+    match flag(config, "multi_query") || !flag(config, "new_decoder_architecture") {
+        true => Ok(1),
+        false => config.heads(),
     }
-    config.heads()
 }
 
 fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
@@ -40,7 +44,7 @@ fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     keys.set("context_length", 2048u32);
     keys.set("tensor_data_layout", "jploski");
     keys.set("embedding_length", hidden);
-    keys.set("feed_forward_length", 4 * hidden);
+    keys.set("feed_forward_length", hidden.saturating_mul(4));
     keys.set("block_count", model.block_count()?);
     keys.set("attention.head_count", config.heads()?);
     keys.set("attention.head_count_kv", kv_heads(config)?);

@@ -6,6 +6,34 @@ use super::{CORE, FFN, MOE, NEXTN, QK_NORM, QKV, SHARED, gather, partial_rotary,
 use crate::Error;
 use crate::expr::{Expr, Strided};
 
+const GLM4_MOE: Architecture = Architecture {
+    name: "glm4moe",
+    parts: &[
+        CORE,
+        QKV,
+        QK_NORM,
+        FFN,
+        MOE,
+        SHARED,
+        NEXTN,
+        &[Part::AttnPostNorm, Part::FfnExpProbsB],
+    ],
+    params: &[
+        Param::Base,
+        Param::With(|model, keys| partial_rotary(model, keys, 0.5)),
+        Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
+        Param::MaybeU32("expert_shared_count", &["n_shared_experts"]),
+        Param::MaybeU32("leading_dense_block_count", &["first_k_dense_replace"]),
+        Param::SetU32("expert_gating_func", 2),
+        Param::MaybeF32("expert_weights_scale", &["routed_scaling_factor"]),
+        Param::MaybeBool("expert_weights_norm", "norm_topk_prob"),
+        Param::MaybeU32("nextn_predict_layers", &["num_nextn_predict_layers"]),
+    ],
+    rules: &[Rule("*.rotary_emb.*", Action::Drop)],
+    extra_layers: prediction_layers,
+    ..PLAIN
+};
+
 pub(super) const ALL: &[Architecture] = &[
     Architecture {
         name: "glm4",
@@ -29,36 +57,13 @@ pub(super) const ALL: &[Architecture] = &[
         ..PLAIN
     },
     Architecture {
-        name: "glm4moe",
-        classes: &[
-            "Glm4MoeForCausalLM",
-            "Glm4vMoeForConditionalGeneration",
-            "SolarOpenForCausalLM",
-        ],
-        parts: &[
-            CORE,
-            QKV,
-            QK_NORM,
-            FFN,
-            MOE,
-            SHARED,
-            NEXTN,
-            &[Part::AttnPostNorm, Part::FfnExpProbsB],
-        ],
-        params: &[
-            Param::Base,
-            Param::With(|model, keys| partial_rotary(model, keys, 0.5)),
-            Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
-            Param::MaybeU32("expert_shared_count", &["n_shared_experts"]),
-            Param::MaybeU32("leading_dense_block_count", &["first_k_dense_replace"]),
-            Param::SetU32("expert_gating_func", 2),
-            Param::MaybeF32("expert_weights_scale", &["routed_scaling_factor"]),
-            Param::MaybeBool("expert_weights_norm", "norm_topk_prob"),
-            Param::MaybeU32("nextn_predict_layers", &["num_nextn_predict_layers"]),
-        ],
-        rules: &[Rule("*.rotary_emb.*", Action::Drop)],
-        extra_layers: prediction_layers,
-        ..PLAIN
+        classes: &["Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration"],
+        ..GLM4_MOE
+    },
+    Architecture {
+        classes: &["SolarOpenForCausalLM"],
+        defaults: |config| config.set_rope_default("partial_rotary_factor", 1.0),
+        ..GLM4_MOE
     },
     Architecture {
         name: "chatglm",

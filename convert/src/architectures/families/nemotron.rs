@@ -50,6 +50,11 @@ pub(super) const ALL: &[Architecture] = &[
         name: "nemotron_h",
         classes: &["NemotronHForCausalLM"],
         parts: &[CORE, QKV, SSM, &[Part::FfnDown, Part::FfnUp]],
+        defaults: |config| {
+            if let Ok(pattern) = pattern(config) {
+                config.set_default("num_hidden_layers", pattern.len());
+            }
+        },
         params: &[Param::With(hybrid)],
         rules: &[
             DECAY_COLUMN,

@@ -221,8 +221,16 @@ fn input_factors(config: &Config, input: f64) -> Result<(f32, Vec<f32>), Error> 
 
 /// Which layers attend: by their types, by a list of them, or by a period.
 fn attention_layers(config: &Config) -> Result<Vec<bool>, Error> {
-    if let Some(attention) = layer_types(config, "attention") {
-        return Ok(attention);
+    // Published, and as newer versions of transformers spell it.
+    for kind in ["attention", "full_attention"] {
+        if let Some(attention) = layer_types(config, kind)
+            && attention.contains(&true)
+        {
+            return Ok(attention);
+        }
+    }
+    if let Some(types) = config.list("layer_types") {
+        return Ok(vec![false; types.len()]);
     }
     let layers = 0..config.layers()?;
     if config.list("attn_layer_indices").is_some() {

@@ -1,0 +1,141 @@
+//! `docs/architectures.md`: what converts and runs, from the tables of both crates.
+//!
+//! `GRIST_BLESS=1 cargo test --test architectures` writes the page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use gristmill_convert::architectures::classes;
+use gristmill_engine::architecture;
+
+/// A line of `fixtures/architectures.tsv`.
+struct Class<'a> {
+    name: &'a str,
+    architecture: &'a str,
+    kind: &'a str,
+    rank: &'a str,
+    golden: Vec<&'a str>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn reference(text: &str) -> Vec<Class<'_>> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut fields = line.split('\t');
+            let mut next = || fields.next().unwrap_or_default();
+            Class {
+                name: next(),
+                architecture: next(),
+                kind: next(),
+                rank: next(),
+                golden: next().split_whitespace().collect(),
+            }
+        })
+        .collect()
+}
+
+fn page(reference: &[Class<'_>]) -> String {
+    // Where several rows share a class, its model type decides; both are listed.
+    let mut converts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (class, name) in classes() {
+        converts.entry(class).or_default().insert(name);
+    }
+    let runs = |name: &str| architecture::find(name).is_some();
+    let mut rows = Vec::new();
+    for class in reference {
+        let own = converts.remove(class.name);
+        let names: Vec<&str> = match &own {
+            Some(names) => names.iter().copied().collect(),
+            None => vec![class.architecture],
+        };
+        rows.push((
+            class.rank,
+            class.name,
+            names.join(", "),
+            class.kind,
+            own.is_some(),
+            names.iter().all(|name| runs(name)),
+            class.golden.join(", "),
+        ));
+    }
+    for (class, names) in converts {
+        let names: Vec<&str> = names.into_iter().collect();
+        let run = names.iter().all(|name| runs(name));
+        rows.push(("-", class, names.join(", "), "-", true, run, String::new()));
+    }
+    rows.sort_unstable();
+    let count = |of: fn(&(&str, &str, String, &str, bool, bool, String)) -> bool| {
+        rows.iter().filter(|row| of(row)).count()
+    };
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "# Architectures\n\n\
+         Made by `GRIST_BLESS=1 cargo test --test architectures` from the tables of both crates and\n\
+         `fixtures/architectures.tsv` (the text models that llama.cpp's converter knows, ranked by how\n\
+         much is published: 1 is most). A test holds that it is up to date.\n\n\
+         *Converts*: checkpoints of the class become GGUF. *Runs*: the engine has its graph. *Golden*:\n\
+         cases whose metadata, tensors and logits are compared with the reference's; a class without\n\
+         one is built from the same parts, and is not checked against golden data.\n\n\
+         {} classes convert, {} convert and run, {} of them are checked against golden data.\n",
+        count(|row| row.4),
+        count(|row| row.4 && row.5),
+        count(|row| !row.6.is_empty()),
+    );
+    out.push_str("| class | architecture | kind | rank | converts | runs | golden |\n");
+    out.push_str("|---|---|---|---|---|---|---|\n");
+    let mark = |yes: bool| if yes { "yes" } else { "-" };
+    for (rank, class, names, kind, converts, runs, golden) in &rows {
+        let golden = if golden.is_empty() { "-" } else { golden };
+        let _ = writeln!(
+            out,
+            "| {class} | {names} | {kind} | {rank} | {} | {} | {golden} |",
+            mark(*converts),
+            mark(*converts && *runs),
+        );
+    }
+    out
+}
+
+#[test]
+fn the_page_is_up_to_date() {
+    let text = std::fs::read_to_string(root().join("fixtures/architectures.tsv")).unwrap();
+    let page = page(&reference(&text));
+    let path = root().join("docs/architectures.md");
+    if std::env::var_os("GRIST_BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/architectures.md is out of date: GRIST_BLESS=1 cargo test --test architectures"
+    );
+}
+
+#[test]
+fn golden_cases_are_all_listed() {
+    let golden = std::env::var_os("GRIST_GOLDEN")
+        .map_or_else(|| root().join("../shared/golden"), PathBuf::from)
+        .join("convert");
+    let Ok(folders) = std::fs::read_dir(golden) else {
+        println!("no golden data: not compared");
+        return;
+    };
+    let there: BTreeSet<String> = folders
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let text = std::fs::read_to_string(root().join("fixtures/architectures.tsv")).unwrap();
+    let reference = reference(&text);
+    let listed: BTreeSet<String> = reference
+        .iter()
+        .flat_map(|class| class.golden.iter().map(|name| (*name).to_owned()))
+        .collect();
+    assert_eq!(listed, there);
+}
