@@ -245,3 +245,26 @@ fn bad_input_gets_two_lines_and_leaves_nothing() {
 fn source_of(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
+
+#[test]
+fn bench_measures_what_was_asked_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = folder.path().join("model.gguf");
+    let model = model.to_str().expect("a plain path");
+    let source = fixture();
+    let source = source.to_str().expect("a plain path");
+    let converted = grist(&["convert", source, "-o", model]);
+    assert!(converted.status.success(), "{}", stderr(&converted));
+    let found = json(&grist(&[
+        "bench", model, "-p", "16", "-n", "0", "-r", "1", "-j", "1", "--json",
+    ]));
+    assert_eq!(found["prompt_tokens"], 16);
+    assert_eq!(found["threads"], 1);
+    let row = &found["models"][0];
+    assert!(row["prompt_tokens_per_second"].as_f64() > Some(0.0));
+    assert!(row["generation_tokens_per_second"].is_null());
+    assert_eq!(
+        row["size_bytes"].as_u64(),
+        fs::metadata(model).ok().map(|m| m.len())
+    );
+}
