@@ -51,7 +51,7 @@ fn a_release_makes_checks_and_measures() {
         &calibration,
         "--json",
     ];
-    let report = json(&grist(&arguments));
+    let report = json(&grist(arguments));
     let variants = report["variants"].as_array().expect("variants");
     let types: Vec<_> = variants.iter().filter_map(|v| v["type"].as_str()).collect();
     assert_eq!(types, ["Q8_0", "Q4_K_M"]);
@@ -70,7 +70,7 @@ fn a_release_makes_checks_and_measures() {
             Some(fs::metadata(&file).expect("the file").len()),
             variant["size_bytes"].as_u64()
         );
-        let check = grist(&[
+        let check = grist([
             "check",
             file.to_str().expect("a plain path"),
             "--level",
@@ -100,7 +100,7 @@ fn a_release_makes_checks_and_measures() {
     assert!(card.stdout == fs::read(out.join("README.md")).expect("the card"));
 
     // A rerun finds everything done; a file with other bytes under the same name is made again.
-    let again = grist(&arguments);
+    let again = grist(arguments);
     assert_eq!(json(&again), report);
     assert_eq!(
         stderr(&again).matches("is there already").count(),
@@ -113,7 +113,7 @@ fn a_release_makes_checks_and_measures() {
     let mut bytes = good.clone();
     bytes[good.len() / 2] ^= 1;
     fs::write(&damaged, bytes).expect("damage");
-    let repaired = grist(&arguments);
+    let repaired = grist(arguments);
     assert_eq!(
         stderr(&repaired).matches("is there already").count(),
         3,
@@ -134,10 +134,10 @@ fn files_of_others_are_not_replaced() {
     let source = fixture();
     let source = source.to_str().expect("a plain path");
     let out = folder.path().to_str().expect("a plain path");
-    let refused = grist(&["release", source, "-o", out, "--types", "Q8_0"]);
+    let refused = grist(["release", source, "-o", out, "--types", "Q8_0"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("--force"), "{}", stderr(&refused));
-    let refused = grist(&[
+    let refused = grist([
         "convert",
         source,
         "-o",
@@ -202,7 +202,7 @@ fn bad_input_gets_two_lines_and_leaves_nothing() {
     ];
     for (source, text, names) in cases {
         let text = fixture().join(text);
-        let output = grist(&[
+        let output = grist([
             "release",
             source.to_str().expect("a plain path"),
             "-o",
@@ -226,7 +226,7 @@ fn bad_input_gets_two_lines_and_leaves_nothing() {
             "a file is left"
         );
     }
-    let unknown_type = grist(&[
+    let unknown_type = grist([
         "release",
         source_of(&fixture()),
         "-o",
@@ -253,9 +253,9 @@ fn bench_measures_what_was_asked_for() {
     let model = model.to_str().expect("a plain path");
     let source = fixture();
     let source = source.to_str().expect("a plain path");
-    let converted = grist(&["convert", source, "-o", model]);
+    let converted = grist(["convert", source, "-o", model]);
     assert!(converted.status.success(), "{}", stderr(&converted));
-    let found = json(&grist(&[
+    let found = json(&grist([
         "bench", model, "-p", "16", "-n", "0", "-r", "1", "-j", "1", "--json",
     ]));
     assert_eq!(found["prompt_tokens"], 16);
