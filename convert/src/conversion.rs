@@ -130,8 +130,9 @@ impl Conversion {
         warnings.extend(vocab.warnings);
         warnings.extend(audit::unheeded(&model.config, architecture.name));
 
-        let conversion = Self::assemble(metadata, tensors, wanted, dropped, warnings);
-        preflight::check(&conversion)?;
+        let mut conversion = Self::assemble(metadata, tensors, wanted, dropped, warnings);
+        let odd = preflight::check(&conversion)?;
+        conversion.warnings.extend(odd);
         Ok(conversion)
     }
 

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use gristmill_gguf::check::{Severity, check_source};
+use gristmill_gguf::check::{Finding, Severity, check_source};
+
 use gristmill_gguf::schema::keys;
-use gristmill_gguf::{Source, TensorType};
+use gristmill_gguf::{Source, Subject, TensorType};
 use rayon::prelude::*;
 
 use crate::Error;
@@ -35,8 +36,11 @@ pub(crate) fn check_types(mapped: &[Mapped]) -> Result<(), Error> {
 }
 
 /// Tensors that hold something, in every layer that the configuration states, with shapes that
-/// follow from the metadata.
-pub(crate) fn check(planned: &dyn Source) -> Result<(), Error> {
+/// follow from the metadata. Returns what is odd and may be a variant that the rules do not know.
+///
+/// # Errors
+/// If the configuration contradicts the weights.
+pub(crate) fn check(planned: &dyn Source) -> Result<Vec<String>, Error> {
     for info in planned.tensors() {
         if info.elements() == 0 {
             return Err(Error::tensor(
@@ -45,22 +49,39 @@ pub(crate) fn check(planned: &dyn Source) -> Result<(), Error> {
             ));
         }
     }
-    let findings: Vec<String> = layers(planned)
-        .into_iter()
-        .chain(
-            check_source(planned)
-                .into_iter()
-                .filter(|finding| finding.severity == Severity::Error)
-                .map(|finding| format!("{}{}", finding.subject, finding.message)),
-        )
-        .collect();
-    match findings.split_first() {
-        None => Ok(()),
+    let mut contradictions: Vec<String> = layers(planned).into_iter().collect();
+    let mut odd = Vec::new();
+    for finding in check_source(planned) {
+        if finding.severity != Severity::Error {
+            continue;
+        }
+        let fact = format!("{}{}", finding.subject, finding.message);
+        if may_vary(&finding) {
+            odd.push(format!("config.json and the weights: {fact}"));
+        } else {
+            contradictions.push(fact);
+        }
+    }
+    match contradictions.split_first() {
+        None => Ok(odd),
         Some((first, others)) => Err(Error::Contradiction {
             first: first.clone(),
             further: others.len(),
         }),
     }
+}
+
+/// Whether a finding is about a part that models of one architecture have in some layers only
+/// (routers, shared experts, recurrent parts), or in several shapes (norms).
+fn may_vary(finding: &Finding) -> bool {
+    const IN_SOME_LAYERS: [&str; 4] = ["_inp", "_shexp", ".ssm_", ".shortconv"];
+    let Subject::Tensor(name) = &finding.subject else {
+        return false;
+    };
+    let name = name.to_string();
+    name.starts_with("blk.")
+        && (IN_SOME_LAYERS.iter().any(|part| name.contains(part))
+            || finding.code == "tensor-shape" && name.contains("_norm"))
 }
 
 /// Layers that have no tensors, and tensors beyond the last layer.
