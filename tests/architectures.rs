@@ -18,6 +18,18 @@ struct Class<'a> {
     golden: Vec<&'a str>,
 }
 
+/// A row of the page, in the order of its fields.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Row<'a> {
+    rank: &'a str,
+    class: &'a str,
+    names: String,
+    kind: &'a str,
+    converts: bool,
+    runs: bool,
+    golden: String,
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -53,25 +65,30 @@ fn page(reference: &[Class<'_>]) -> String {
             Some(names) => names.iter().copied().collect(),
             None => vec![class.architecture],
         };
-        rows.push((
-            class.rank,
-            class.name,
-            names.join(", "),
-            class.kind,
-            own.is_some(),
-            names.iter().all(|name| runs(name)),
-            class.golden.join(", "),
-        ));
+        rows.push(Row {
+            rank: class.rank,
+            class: class.name,
+            runs: own.is_some() && names.iter().all(|name| runs(name)),
+            names: names.join(", "),
+            kind: class.kind,
+            converts: own.is_some(),
+            golden: class.golden.join(", "),
+        });
     }
     for (class, names) in converts {
         let names: Vec<&str> = names.into_iter().collect();
-        let run = names.iter().all(|name| runs(name));
-        rows.push(("-", class, names.join(", "), "-", true, run, String::new()));
+        rows.push(Row {
+            rank: "-",
+            class,
+            runs: names.iter().all(|name| runs(name)),
+            names: names.join(", "),
+            kind: "-",
+            converts: true,
+            golden: String::new(),
+        });
     }
     rows.sort_unstable();
-    let count = |of: fn(&(&str, &str, String, &str, bool, bool, String)) -> bool| {
-        rows.iter().filter(|row| of(row)).count()
-    };
+    let count = |of: fn(&Row) -> bool| rows.iter().filter(|row| of(row)).count();
     let mut out = String::new();
     let _ = writeln!(
         out,
@@ -83,20 +100,28 @@ fn page(reference: &[Class<'_>]) -> String {
          cases whose metadata, tensors and logits are compared with the reference's; a class without\n\
          one is built from the same parts, and is not checked against golden data.\n\n\
          {} classes convert, {} convert and run, {} of them are checked against golden data.\n",
-        count(|row| row.4),
-        count(|row| row.4 && row.5),
-        count(|row| !row.6.is_empty()),
+        count(|row| row.converts),
+        count(|row| row.runs),
+        count(|row| !row.golden.is_empty()),
     );
     out.push_str("| class | architecture | kind | rank | converts | runs | golden |\n");
     out.push_str("|---|---|---|---|---|---|---|\n");
     let mark = |yes: bool| if yes { "yes" } else { "-" };
-    for (rank, class, names, kind, converts, runs, golden) in &rows {
-        let golden = if golden.is_empty() { "-" } else { golden };
+    for row in &rows {
+        let golden = if row.golden.is_empty() {
+            "-"
+        } else {
+            &row.golden
+        };
         let _ = writeln!(
             out,
-            "| {class} | {names} | {kind} | {rank} | {} | {} | {golden} |",
-            mark(*converts),
-            mark(*converts && *runs),
+            "| {} | {} | {} | {} | {} | {} | {golden} |",
+            row.class,
+            row.names,
+            row.kind,
+            row.rank,
+            mark(row.converts),
+            mark(row.runs),
         );
     }
     out
