@@ -4,8 +4,8 @@
 //! in one value of a hundred. State space models store the logarithm of their decay, and converted
 //! files hold its exponential as PyTorch gives it, so this is the same function: a table for
 //! 2^(j/32) and a polynomial of degree three for the rest. The polynomial's coefficients were
-//! fitted to PyTorch's results on random arguments; between -60 and 20 none of thirty million
-//! differs.
+//! fitted to PyTorch's results on random arguments: between -20 and 20, where decays lie, none of
+//! 24 million differs; beyond 60 one of four thousand does.
 
 use std::f64::consts::LN_2;
 use std::sync::LazyLock;
