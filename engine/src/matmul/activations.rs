@@ -202,9 +202,11 @@ fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> (f32, [i32;
         .iter()
         .fold(0, |max, value| (value.to_bits() & 0x7FFF_FFFF).max(max));
     let max = f32::from_bits(max);
-    let (scale, inverse) = if !max.is_finite() {
-        (f32::NAN, 0.0)
-    } else if max > TINY {
+    if !max.is_finite() {
+        codes.fill(0);
+        return (f32::NAN, [0, 0]);
+    }
+    let (scale, inverse) = if max > TINY {
         (max / 127.0, 127.0 / max)
     } else {
         (0.0, 0.0)
