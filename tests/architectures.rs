@@ -2,9 +2,11 @@
 //!
 //! `GRIST_BLESS=1 cargo test --test architectures` writes the page.
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gristmill_convert::architectures::classes;
 use gristmill_engine::architecture;
@@ -144,13 +146,10 @@ fn the_page_is_up_to_date() {
 
 #[test]
 fn golden_cases_are_all_listed() {
-    let golden = std::env::var_os("GRIST_GOLDEN")
-        .map_or_else(|| root().join("../shared/golden"), PathBuf::from)
-        .join("convert");
-    let Ok(folders) = std::fs::read_dir(golden) else {
-        println!("no golden data: not compared");
+    let Some(golden) = common::golden("convert") else {
         return;
     };
+    let folders = std::fs::read_dir(golden).unwrap();
     let there: BTreeSet<String> = folders
         .flatten()
         .filter(|entry| entry.path().is_dir())

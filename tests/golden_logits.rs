@@ -1,7 +1,9 @@
 //! Every golden checkpoint, converted to F32 and run: logits and embeddings against transformers.
 
+mod common;
+
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gristmill_convert::{Checkpoint, Conversion, Options, Output};
 use gristmill_engine::{KvType, LoadOptions, Model, SessionOptions};
@@ -10,21 +12,10 @@ use gristmill_quantize::Isa;
 use gristmill_quantize::types::{self, Effort};
 use safetensors::SafeTensors;
 
-/// Cases that do not run right yet. One that does must leave this list.
-const PENDING: &[&str] = &[];
-
 /// Largest difference, as a share of the largest logit.
 const LIMIT: f32 = 1e-3;
 
 type Failure = Box<dyn std::error::Error>;
-
-fn golden() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"),
-        PathBuf::from,
-    );
-    root.is_dir().then_some(root)
-}
 
 /// Writes the F32 form of a checkpoint.
 fn convert(case: &Path, output: &Path) -> Result<(), Failure> {
@@ -142,51 +133,36 @@ fn run(model: &Path, reference: &Path) -> Result<f32, Failure> {
 
 #[test]
 fn logits_equal_transformers() {
-    let Some(root) = golden() else {
-        println!("skipped: golden data not found");
+    let Some(root) = common::golden("convert") else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut names: Vec<String> = std::fs::read_dir(root.join("convert"))
+    let mut names: Vec<String> = std::fs::read_dir(&root)
         .expect("golden/convert")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| {
-            root.join("convert")
-                .join(name)
-                .join("logits.safetensors")
-                .exists()
-        })
+        .filter(|name| root.join(name).join("logits.safetensors").exists())
         .collect();
     names.sort();
     let (mut passed, mut report) = (0, String::new());
     for name in &names {
-        let case = root.join("convert").join(name);
+        let case = root.join(name);
         let file = folder.path().join(format!("{name}.gguf"));
         let converted = convert(&case, &file);
         let result = converted.and_then(|()| run(&file, &case.join("logits.safetensors")));
-        let pending = PENDING.contains(&name.as_str());
         match result {
             Ok(difference) if difference <= LIMIT => {
                 passed += 1;
                 println!("{name}: {difference:.1e}");
-                if pending {
-                    let _ = writeln!(report, "{name} passes: take it off the list");
-                }
             }
-            Ok(difference) if !pending => {
+            Ok(difference) => {
                 let _ = writeln!(report, "{name}: off by {difference:.1e}");
             }
-            Err(error) if !pending => {
+            Err(error) => {
                 let _ = writeln!(report, "{name}: {error}");
             }
-            _ => {}
         }
         let _ = std::fs::remove_file(file);
     }
-    println!(
-        "{passed} of {} cases equal transformers, {} pending",
-        names.len(),
-        PENDING.len()
-    );
+    println!("{passed} of {} cases equal transformers", names.len());
     assert!(report.is_empty(), "{report}");
 }

@@ -1,24 +1,12 @@
 //! `grist quantize` from outside: what it writes, prints and refuses.
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 
 use assert_cmd::Command;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
-
-/// The folder of the small whole-file models; `None`, with a visible line, where it is not.
-fn golden() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"),
-        PathBuf::from,
-    );
-    let folder = root.join("types/e2e/dense");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: golden data not found at {}", root.display());
-    None
-}
 
 fn grist(arguments: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("grist"));
@@ -42,7 +30,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn writes_the_reference_files_and_their_recipes() {
-    let Some(golden) = golden() else {
+    let Some(golden) = common::golden("types/e2e/dense") else {
         return;
     };
     let expected: Json =
@@ -102,7 +90,7 @@ fn writes_the_reference_files_and_their_recipes() {
 
 #[test]
 fn plans_without_writing() {
-    let Some(golden) = golden() else {
+    let Some(golden) = common::golden("types/e2e/dense") else {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
@@ -142,7 +130,7 @@ fn plans_without_writing() {
 
 #[test]
 fn refuses_with_a_reason_and_leaves_nothing() {
-    let Some(golden) = golden() else {
+    let Some(golden) = common::golden("types/e2e/dense") else {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
@@ -243,7 +231,7 @@ fn refuses_with_a_reason_and_leaves_nothing() {
 
 #[test]
 fn prunes_and_overrides() {
-    let Some(golden) = golden() else {
+    let Some(golden) = common::golden("types/e2e/dense") else {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();

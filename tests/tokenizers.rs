@@ -1,26 +1,15 @@
 //! Token ids of all golden checkpoints: from the metadata they convert to, and from the checkpoint.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gristmill_convert::CheckpointFiles;
 use gristmill_convert::vocab::{self, CheckpointTokenizer, Request};
 use gristmill_engine::Tokenizer;
 use gristmill_gguf::Metadata;
 use serde_json::Value as Json;
-
-fn golden() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"),
-        PathBuf::from,
-    );
-    let cases = root.join("convert");
-    if !cases.is_dir() {
-        eprintln!("skipped: golden data not found");
-        return None;
-    }
-    Some(cases)
-}
 
 fn read(path: &Path) -> Json {
     let text = fs::read_to_string(path).unwrap();
@@ -72,7 +61,9 @@ fn ids(json: &Json) -> Vec<u32> {
 
 #[test]
 fn ids_equal_the_published_tokenizers() {
-    let Some(root) = golden() else { return };
+    let Some(root) = common::golden("convert") else {
+        return;
+    };
     let mut cases: Vec<_> = fs::read_dir(&root)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -1,6 +1,9 @@
 //! Every case of the golden conversions: metadata and tensors of each output type, against what
 //! the reference converter writes.
 
+#[path = "../../fixtures/golden.rs"]
+mod golden;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -9,17 +12,6 @@ use gristmill_gguf::{Array, Source, TensorType, Value};
 use gristmill_quantize::types::{self, Effort};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
-
-/// Cases that do not pass yet. One that passes must leave this list.
-const PENDING: &[&str] = &[];
-
-fn golden() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    root.is_dir().then(|| root.join("convert"))
-}
 
 fn hex(bytes: impl AsRef<[u8]>) -> String {
     use std::fmt::Write;
@@ -257,8 +249,7 @@ fn check(case: &Path, expected: &Json) -> Vec<String> {
 
 #[test]
 fn golden_conversions() {
-    let Some(root) = golden() else {
-        println!("skipped: golden data not found");
+    let Some(root) = golden::golden("convert") else {
         return;
     };
     let only = std::env::var("GRIST_CASE").ok();
@@ -278,26 +269,16 @@ fn golden_conversions() {
         let expected = expected.replace("-Infinity", "\"-inf\"");
         let expected: Json = serde_json::from_str(&expected).unwrap();
         let found = check(case, &expected);
-        let pending = PENDING.contains(&name);
-        let verdict = match (found.is_empty(), pending) {
-            (true, false) => "ok",
-            (true, true) => "ok, but listed as pending",
-            (false, true) => "pending",
-            (false, false) => "FAILED",
-        };
+        let verdict = if found.is_empty() { "ok" } else { "FAILED" };
         println!("{name}: {verdict}");
         for difference in &found {
             println!("    {}", difference.chars().take(400).collect::<String>());
         }
         passed += usize::from(found.is_empty());
-        if found.is_empty() == pending {
+        if !found.is_empty() {
             wrong.push(name.to_owned());
         }
     }
-    println!(
-        "{passed} of {} cases equal, {} pending",
-        cases.len(),
-        PENDING.len()
-    );
-    assert!(wrong.is_empty(), "not as listed: {wrong:?}");
+    println!("{passed} of {} cases equal", cases.len());
+    assert!(wrong.is_empty(), "not equal: {wrong:?}");
 }

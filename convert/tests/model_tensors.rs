@@ -1,7 +1,10 @@
 //! Every tensor of the trained model under every preset, straight from its checkpoint, against the
 //! files that llama.cpp made of it.
 
-use std::path::{Path, PathBuf};
+#[path = "../../fixtures/golden.rs"]
+mod golden;
+
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use gristmill_convert::{Checkpoint, Conversion, Options, Output as Precision};
@@ -13,18 +16,6 @@ use gristmill_quantize::preset::Preset;
 use gristmill_quantize::recipe::Recipe;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
-
-fn golden() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    let found = root.is_dir();
-    if !found {
-        println!("skipped: golden data not found at {}", root.display());
-    }
-    found.then(|| root.join("model"))
-}
 
 fn short_hash(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
@@ -52,7 +43,7 @@ fn compare(run: &str, path: &Path, expected: &Json) -> usize {
 
 #[test]
 fn every_tensor_of_every_preset() {
-    let Some(folder) = golden() else {
+    let Some(folder) = golden::golden("model") else {
         return;
     };
     let expected: Json =

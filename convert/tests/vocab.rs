@@ -1,7 +1,10 @@
 //! Tokenizer metadata against the reference converter's, over all golden checkpoints.
 
+#[path = "../../fixtures/golden.rs"]
+mod golden;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gristmill_convert::CheckpointFiles;
 use gristmill_convert::vocab::{self, Request};
@@ -9,22 +12,6 @@ use gristmill_gguf::schema::pretokenizer::by_name;
 use gristmill_gguf::{Array, Value};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
-
-/// Cases that do not hold yet. One that passes fails the test: the list only shrinks.
-const PENDING: &[&str] = &[];
-
-fn golden() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    let cases = root.join("convert");
-    if !cases.is_dir() {
-        eprintln!("skipped: golden data not found");
-        return None;
-    }
-    Some(cases)
-}
 
 fn read(path: &Path) -> Json {
     let text = fs::read_to_string(path).unwrap();
@@ -157,7 +144,9 @@ fn compare(case: &Path, pre: Option<&str>) -> Result<(), String> {
 
 #[test]
 fn metadata_equals_the_reference() {
-    let Some(root) = golden() else { return };
+    let Some(root) = golden::golden("convert") else {
+        return;
+    };
     let mut cases: Vec<_> = fs::read_dir(&root)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -166,7 +155,7 @@ fn metadata_equals_the_reference() {
     cases.sort();
     assert!(!cases.is_empty());
     let mut failures = Vec::new();
-    let (mut run, mut pending) = (0, 0);
+    let mut run = 0;
     for case in &cases {
         let name = case.file_name().unwrap().to_str().unwrap();
         let expected = read(&case.join("expected.json"));
@@ -180,14 +169,11 @@ fn metadata_equals_the_reference() {
         }
         run += 1;
         let result = compare(case, None).and_then(|()| compare(case, expected["pre"].as_str()));
-        match (result, PENDING.contains(&name)) {
-            (Ok(()), true) => failures.push(format!("{name}: passes, yet is listed as pending")),
-            (Err(_), true) => pending += 1,
-            (Err(error), false) => failures.push(format!("{name}: {error}")),
-            (Ok(()), false) => {}
+        if let Err(error) = result {
+            failures.push(format!("{name}: {error}"));
         }
     }
-    eprintln!("{run} tokenizers compared, {pending} pending");
+    println!("{run} tokenizers compared");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -195,7 +181,9 @@ fn metadata_equals_the_reference() {
 /// tokens come of them.
 #[test]
 fn files_of_older_checkpoints_give_the_same_tokens() {
-    let Some(root) = golden() else { return };
+    let Some(root) = golden::golden("convert") else {
+        return;
+    };
     for case in ["gpt2", "qwen2"] {
         let checkpoint = root.join(case).join("checkpoint");
         let older = tempfile::tempdir().unwrap();

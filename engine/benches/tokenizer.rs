@@ -3,6 +3,9 @@
 //! `GRIST_GOLDEN=… cargo bench -p gristmill-engine --bench tokenizer` prints for every vocabulary
 //! megabytes a second on one core, and for each long word the time of 200 kB over that of 100 kB.
 
+#[path = "../../fixtures/golden.rs"]
+mod golden;
+
 use std::fs;
 use std::hint::black_box;
 use std::io::Read;
@@ -29,15 +32,6 @@ const PIECES: [&str; 8] = [
     "IEEE-754 3.14159265358979 0xdeadbeef v1.2.3-rc4 ____ ---- ==== ",
 ];
 
-fn folder() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    let folder = root.join("vocab");
-    folder.is_dir().then_some(folder)
-}
-
 fn tokenizer(packed: &Path) -> Tokenizer {
     let packed = fs::read(packed).expect("the vocabulary is readable");
     let mut bytes = Vec::new();
@@ -61,8 +55,7 @@ fn seconds(tokenizer: &Tokenizer, text: &str, rounds: usize) -> f64 {
 }
 
 fn main() {
-    let Some(folder) = folder() else {
-        println!("no golden vocabularies: set GRIST_GOLDEN");
+    let Some(folder) = golden::golden("vocab") else {
         return;
     };
     let mut mixed = String::with_capacity(MIXED + 100);

@@ -7,6 +7,9 @@ mod error;
 mod feed_forward;
 mod gemma;
 mod generate;
+#[cfg(test)]
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 pub mod imatrix;
 mod layer;
 pub mod matmul;

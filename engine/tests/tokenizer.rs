@@ -1,26 +1,16 @@
 //! Token ids against llama.cpp's, over all golden vocabularies.
 
+#[path = "../../fixtures/golden.rs"]
+mod golden;
+
 use std::fmt::Debug;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gristmill_engine::Tokenizer;
 use gristmill_gguf::{File, Metadata, Source, Value};
 use serde_json::Value as Json;
-
-fn golden() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    let folder = root.join("vocab");
-    if !folder.is_dir() {
-        eprintln!("skipped: golden data not found");
-        return None;
-    }
-    Some(folder)
-}
 
 /// The metadata of a vocabulary; `qwen35` is kept as `qwen2` with another pre-tokenizer.
 fn metadata(folder: &Path, name: &str) -> Metadata {
@@ -138,7 +128,9 @@ impl Checks {
 
 #[test]
 fn ids_equal_llama_cpp() {
-    let Some(folder) = golden() else { return };
+    let Some(folder) = golden::golden("vocab") else {
+        return;
+    };
     let names = names(&folder);
     assert!(!names.is_empty());
     let mut checks = Checks::default();

@@ -1,20 +1,15 @@
 //! The rules about models hold for every model that the reference converter writes.
 
-use std::path::{Path, PathBuf};
+#[path = "../../fixtures/golden.rs"]
+mod golden;
+
+use std::path::Path;
 
 use gristmill_gguf::check::{self, Level, Severity};
 use gristmill_gguf::{
     Array, File, Layout, Metadata, Plan, Source, TensorInfo, Value, WriteOptions, Writer,
 };
 use serde_json::Value as Json;
-
-fn golden() -> Option<PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let root = std::env::var_os("GRIST_GOLDEN")
-        .map_or_else(|| workspace.join("../shared/golden"), PathBuf::from)
-        .join("convert");
-    root.exists().then_some(root)
-}
 
 /// Elements of an array that the listing gives in full, or as many invented ones.
 fn elements(value: &Json) -> Vec<Json> {
@@ -96,8 +91,7 @@ fn findings(path: &Path) -> Vec<String> {
 
 #[test]
 fn models_of_the_reference_converter_have_no_findings() {
-    let Some(root) = golden() else {
-        println!("skipped: golden data not found");
+    let Some(root) = golden::golden("convert") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();

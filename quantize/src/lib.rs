@@ -2,6 +2,9 @@
 
 pub mod budget;
 pub mod codebooks;
+#[cfg(test)]
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 pub mod half;
 pub mod importance;
 pub mod isa;

@@ -149,7 +149,8 @@ impl Recipe {
                 .map(|(tensor, ty)| (tensor.to_str_lossy().into_owned(), name(*ty)))
                 .collect(),
         };
-        toml::to_string(&stored).expect("strings, numbers and tables are always representable")
+        toml::to_string(&stored)
+            .expect("strings, tables and numbers of 32 bits are always representable")
     }
 
     /// Reads a TOML document.

@@ -1,20 +1,15 @@
 //! The constant tables against those of llama.cpp.
 
-use std::path::PathBuf;
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 
 use gristmill_quantize::codebooks::{self, Grid};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of every table, from the golden folder.
 fn hashes() -> Option<serde_json::Value> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    let Ok(text) = std::fs::read(root.join("codebooks/codebooks.json")) else {
-        println!("skipped: golden data not found at {}", root.display());
-        return None;
-    };
+    let folder = golden::golden("codebooks")?;
+    let text = std::fs::read(folder.join("codebooks.json")).unwrap();
     let all: serde_json::Value = serde_json::from_slice(&text).unwrap();
     Some(all["tensors"].clone())
 }

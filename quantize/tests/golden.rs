@@ -1,6 +1,7 @@
 //! Every encoded and decoded byte against ggml's, on every instruction set of this machine.
 
-use std::path::PathBuf;
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 
 use gristmill_gguf::TensorType;
 use gristmill_quantize::types::{self, Effort, ImportanceUse};
@@ -19,20 +20,6 @@ const UNDEFINED_PLAIN: [TensorType; 8] = [
     TensorType::MXFP4,
     TensorType::Q2_0,
 ];
-
-/// The golden folder, if this checkout has one beside it.
-fn blocks() -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-        PathBuf::from,
-    );
-    let folder = root.join("blocks");
-    if !folder.is_dir() {
-        println!("skipped: golden data not found at {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
 
 struct Table {
     bytes: Vec<u8>,
@@ -76,7 +63,9 @@ fn first_difference(a: &[f32], b: &[f32]) -> Option<usize> {
 
 #[test]
 fn decoding_is_bit_exact() {
-    let Some(folder) = blocks() else { return };
+    let Some(folder) = golden::golden("blocks") else {
+        return;
+    };
     let mut cases = 0;
     for ty in types::supported().filter(|&ty| ty != TensorType::F32) {
         let table = Table::read(&folder, ty.name());
@@ -104,7 +93,9 @@ fn decoding_is_bit_exact() {
 
 #[test]
 fn encoding_at_effort_reference_is_byte_exact() {
-    let Some(folder) = blocks() else { return };
+    let Some(folder) = golden::golden("blocks") else {
+        return;
+    };
     let input = Table::read(&folder, "input");
     let (values, row_len) = input.f32("input").unwrap();
     let (importance, _) = input.f32("importance").unwrap();
@@ -168,7 +159,9 @@ fn encoding_at_effort_reference_is_byte_exact() {
 
 #[test]
 fn half_conversions_are_bit_exact() {
-    let Some(folder) = blocks() else { return };
+    let Some(folder) = golden::golden("blocks") else {
+        return;
+    };
     let table = Table::read(&folder, "conversions");
     let u16s = |name| {
         table
@@ -195,7 +188,9 @@ fn half_conversions_are_bit_exact() {
 
 #[test]
 fn the_validator_refuses_the_rows_that_ggml_refuses() {
-    let Some(folder) = blocks() else { return };
+    let Some(folder) = golden::golden("blocks") else {
+        return;
+    };
     let index = std::fs::read(folder.join("index.json")).unwrap();
     let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
     let mut cases = 0;

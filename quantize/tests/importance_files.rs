@@ -1,12 +1,13 @@
 //! Importance files of `llama-imatrix`: read, written again byte for byte, and hostile ones.
 
-mod support;
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 
 use gristmill_quantize::importance::{Importance, ImportanceError};
 
 #[test]
 fn both_formats_round_trip() {
-    let Some(folder) = support::golden("model") else {
+    let Some(folder) = golden::golden("model") else {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
@@ -83,7 +84,7 @@ fn truncated_and_foreign_files_are_refused() {
         assert_eq!(Importance::read(&path).is_err(), at != 9, "field at {at}");
     }
 
-    if let Some(folder) = support::golden("types/e2e/dense") {
+    if let Some(folder) = golden::golden("types/e2e/dense") {
         let error = Importance::read(&folder.join("source.gguf")).unwrap_err();
         assert!(error.to_string().contains("is this a model?"), "{error}");
     }
@@ -91,7 +92,7 @@ fn truncated_and_foreign_files_are_refused() {
 
 #[test]
 fn statistics_make_sense() {
-    let Some(folder) = support::golden("model") else {
+    let Some(folder) = golden::golden("model") else {
         return;
     };
     let statistics = Importance::read(&folder.join("imatrix.gguf"))

@@ -1,6 +1,7 @@
 //! Every type assignment of the golden data, tensor by tensor.
 
-mod support;
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -104,7 +105,7 @@ fn options(arguments: &[Json]) -> Options {
 
 #[test]
 fn every_assignment() {
-    let Some(folder) = support::golden("types") else {
+    let Some(folder) = golden::golden("types") else {
         return;
     };
     let (mut shapes, mut runs, mut with_options, mut refused, mut failed) = (0, 0, 0, 0, 0);

@@ -1,6 +1,7 @@
 //! Whole files against `llama-quantize`, from one job with all presets.
 
-mod support;
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -103,7 +104,7 @@ fn run(folder: &Path, with_importance: bool) -> (usize, usize) {
 
 #[test]
 fn every_preset() {
-    let Some(folder) = support::golden("types/e2e") else {
+    let Some(folder) = golden::golden("types/e2e") else {
         return;
     };
     let mut counts = (0, 0);

@@ -1,28 +1,19 @@
 //! What the tests of the command share.
 #![allow(
     dead_code,
+    unused_imports,
     reason = "each test binary compiles this for itself and uses a part"
 )]
+
+#[path = "../../fixtures/golden.rs"]
+mod golden;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
+pub use golden::golden;
 use serde_json::Value;
-
-/// A folder of the golden data; `None`, with a visible line, where it is not.
-pub fn golden(folder: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"),
-        PathBuf::from,
-    );
-    let path = root.join(folder);
-    if path.is_dir() {
-        return Some(path);
-    }
-    println!("skipped: golden data not found at {}", path.display());
-    None
-}
 
 /// The trained model of the fixtures.
 pub fn fixture() -> PathBuf {

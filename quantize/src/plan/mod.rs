@@ -325,15 +325,14 @@ fn ordered(
     }
     let mut left = Vec::new();
     let mut numbers: Vec<u64> = Vec::new();
-    for (number, index) in order {
+    for (_, index) in order {
         let name = &tensors[index].name;
-        let name = match number {
-            Some(number) if prune.contains(&number) => continue,
-            Some(number) if !prune.is_empty() => {
+        let name = match layer(name.as_ref()) {
+            Some((number, _)) if prune.contains(&number) => continue,
+            Some((number, rest)) if !prune.is_empty() => {
                 if numbers.last() != Some(&number) {
                     numbers.push(number);
                 }
-                let (_, rest) = layer(name.as_ref()).expect("it has a layer number");
                 BString::from(format!("blk.{}.{rest}", numbers.len() - 1))
             }
             _ => name.clone(),

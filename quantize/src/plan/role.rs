@@ -51,8 +51,9 @@ pub(crate) fn layer(name: &BStr) -> Option<(u64, &BStr)> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let number = digits.to_str().ok()?.parse().ok()?;
-    Some((number, rest[dot + 1..].as_bstr()))
+    // No model has more layers than 32 bits count, and recipes could not name them.
+    let number: u32 = digits.to_str().ok()?.parse().ok()?;
+    Some((number.into(), rest[dot + 1..].as_bstr()))
 }
 
 /// Whether the tensor keeps its type whatever the preset: too small, too sensitive, or not a weight

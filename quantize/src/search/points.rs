@@ -186,7 +186,6 @@ impl Points {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::time::{Duration, Instant};
 
     use sha2::{Digest, Sha256};
@@ -224,14 +223,10 @@ mod tests {
 
     #[test]
     fn neighbour_lists_are_those_of_ggml() {
-        let root = std::env::var_os("GRIST_GOLDEN").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden"),
-            PathBuf::from,
-        );
-        let Ok(text) = std::fs::read(root.join("codebooks/codebooks.json")) else {
-            println!("skipped: golden data not found at {}", root.display());
+        let Some(folder) = crate::golden::golden("codebooks") else {
             return;
         };
+        let text = std::fs::read(folder.join("codebooks.json")).unwrap();
         let golden: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let all: [(&str, &LazyLock<Points>, u32); 6] = [
             ("iq2xxs", &IQ2XXS, 8),
