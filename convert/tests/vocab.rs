@@ -215,3 +215,54 @@ fn files_of_older_checkpoints_give_the_same_tokens() {
         }
     }
 }
+
+/// RWKV's file: ids by its lines, the spelling of Python, the roles that its models have.
+#[test]
+fn the_world_vocabulary_keeps_its_literals() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = [r"1 '\x00' 1", r"2 '\n\n' 2", "3 ' 中' 4", r"4 b'\xe4' 1"];
+    let file = folder.path().join("rwkv_vocab_v20230424.txt");
+    fs::write(&file, lines.join("\n")).unwrap();
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
+    let files = CheckpointFiles::open(folder.path()).unwrap();
+    let config = json!({"bos_token_id": 1, "eos_token_id": 2, "vocab_size": 7});
+    let request = Request {
+        files: &files,
+        config: &config,
+        architecture: "rwkv6",
+        class: "Rwkv6ForCausalLM",
+        vocab_size: Some(7),
+        embedding_rows: None,
+        pre: None,
+    };
+    let found = vocab::metadata(&request).unwrap();
+    let value = |key: &str| {
+        let key = format!("tokenizer.ggml.{key}");
+        let entry = found.entries.iter().find(|(known, _)| *known == key);
+        printed(&entry.unwrap_or_else(|| panic!("no {key}")).1).1
+    };
+    assert_eq!(value("model"), "rwkv");
+    let tokens = [
+        "<s>",
+        r"\x00",
+        r"\n\n",
+        r" \xe4\xb8\xad",
+        r"\xe4",
+        "[PAD5]",
+        "[PAD6]",
+    ];
+    assert_eq!(value("tokens"), json!(tokens));
+    assert_eq!(value("token_type"), json!([3, 1, 1, 1, 1, 5, 5]));
+    let roles = ["bos_token_id", "eos_token_id", "eot_token_id"].map(value);
+    assert_eq!(json!(roles), json!([0, 0, 261]));
+    assert!(
+        found
+            .entries
+            .iter()
+            .any(|(key, _)| key == "tokenizer.chat_template")
+    );
+
+    fs::write(&file, "1 'a' 2").unwrap();
+    let error = vocab::metadata(&request).unwrap_err().to_string();
+    assert!(error.contains("line 1"), "{error}");
+}

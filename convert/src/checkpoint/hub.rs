@@ -140,6 +140,14 @@ fn offline() -> bool {
     )
 }
 
+/// Text files that no ending tells.
+const TEXTS: [&str; 4] = [
+    "README.md",
+    "vocab.txt",
+    "merges.txt",
+    "rwkv_vocab_v20230424.txt",
+];
+
 /// The files that a conversion reads.
 fn wanted(names: &[String]) -> impl Iterator<Item = &str> {
     let weights = WEIGHTS.iter().find(|(prefix, suffix)| {
@@ -158,13 +166,14 @@ fn wanted(names: &[String]) -> impl Iterator<Item = &str> {
         let weight = weights
             .is_some_and(|(prefix, suffix)| name.starts_with(prefix) && name.ends_with(suffix));
         if name.contains('/') {
-            // Of folders only the pooling of sentence-transformers counts.
-            return name.ends_with("_Pooling/config.json");
+            // Of folders only the pooling of sentence-transformers and chat templates count.
+            return name.ends_with("_Pooling/config.json")
+                || name.starts_with("additional_chat_templates/") && name.ends_with(".jinja");
         }
         let text = [".json", ".jinja", ".model", ".tiktoken", ".v3"]
             .iter()
             .any(|suffix| name.ends_with(suffix))
-            || ["README.md", "vocab.txt", "merges.txt"].contains(name);
+            || TEXTS.contains(name);
         weight || text
     })
 }
@@ -189,6 +198,7 @@ mod tests {
             "1_Pooling/config.json",
             "onnx/model.onnx",
             "../1_Pooling/config.json",
+            "additional_chat_templates/tool_use.jinja",
             "tokenizer.json",
         ]
         .map(String::from);
@@ -201,6 +211,7 @@ mod tests {
                 "model-00001-of-00002.safetensors",
                 "model.safetensors.index.json",
                 "1_Pooling/config.json",
+                "additional_chat_templates/tool_use.jinja",
                 "tokenizer.json"
             ]
         );

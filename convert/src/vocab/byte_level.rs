@@ -30,7 +30,8 @@ pub(super) fn tokens(
 }
 
 /// Added tokens as transformers gathers them: those of `tokenizer.json`, those that only the
-/// configuration declares, and tokens of the vocabulary that have a special role.
+/// configuration declares, and tokens of the vocabulary that have a special role. A role makes
+/// a token special, whatever its flag.
 pub(super) fn all_added(
     tokenizer: &TokenizerJson,
     config: Option<&TokenizerConfig>,
@@ -45,6 +46,10 @@ pub(super) fn all_added(
         if known.insert(token.text.clone()) {
             tokens.push(token);
         }
+    }
+    let roles: HashSet<&str> = config.role_texts().collect();
+    for token in &mut tokens {
+        token.special |= roles.contains(token.text.as_str());
     }
     for text in config.special_texts() {
         if !known.contains(text)

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::byte_level::all_added;
 use super::files::{AddedToken, TOKENIZER_JSON, TokenizerConfig, TokenizerJson};
 use super::sentencepiece::SentencePiece;
-use super::tokens::{NO_SCORE, Token, TokenList, TokenType, added, byte_token, looks_special};
+use super::tokens::{NO_SCORE, Token, TokenList, TokenType, added, byte_token};
 use super::{Error, Request, family};
 
 /// Tokens of `tokenizer.model`, with what the JSON files add to it.
@@ -118,7 +118,7 @@ pub(super) fn from_json(
     let all = all_added(tokenizer, config, &vocabulary);
     // Of the tokens of the vocabulary itself those with a role are special.
     let special: HashSet<&str> = match config {
-        Some(config) => config.special_texts().into_iter().collect(),
+        Some(config) => config.special_texts().collect(),
         None => all
             .iter()
             .filter(|token| token.special)
@@ -138,14 +138,14 @@ pub(super) fn from_json(
         list.set(id, Token::new(text, kind, NO_SCORE))?;
     }
     for token in &all {
-        let beyond = list.get(token.id).is_none();
-        if beyond {
-            let kind = if token.special || looks_special(&token.text) {
+        if list.get(token.id).is_none() {
+            let text = token.text.as_str();
+            let kind = if special.contains(text) && !family::is_visible(request, text) {
                 TokenType::Control
             } else {
                 TokenType::UserDefined
             };
-            list.set(token.id, Token::new(token.text.as_str(), kind, NO_SCORE))?;
+            list.set(token.id, Token::new(text, kind, NO_SCORE))?;
         }
     }
     Ok(list)

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::special::SpecialTokens;
 use super::tokens::Tokens;
-use super::{Request, Sources, VocabMetadata};
+use super::{Request, Sources, VocabMetadata, rwkv};
 
 /// Architectures whose converter is the Llama one.
 const LLAMA_LIKE: &[&str] = &[
@@ -50,7 +50,7 @@ pub(super) fn before(sources: &Sources<'_>, out: &mut VocabMetadata) {
         "modern-bert" => {
             out.set("tokenizer.ggml.add_bos_token", true);
             out.set("tokenizer.ggml.add_eos_token", true);
-            out.set("tokenizer.ggml.add_sep_token", false);
+            out.set("tokenizer.ggml.add_sep_token", true);
         }
         architecture if LLAMA_LIKE.contains(&architecture) => {
             if let Some(prefix) = stated_space_prefix(sources) {
@@ -67,6 +67,12 @@ fn stated_space_prefix(sources: &Sources<'_>) -> Option<bool> {
 
 /// Roles that the files do not state in the common way.
 pub(super) fn special(sources: &Sources<'_>, tokens: &Tokens, special: &mut SpecialTokens) {
+    if matches!(sources.request.architecture, "rwkv6" | "rwkv7") {
+        special.set("eot", rwkv::END_OF_TURN);
+        for role in ["bos", "eos"] {
+            special.replace(role, rwkv::END_OF_TEXT);
+        }
+    }
     let mut by_text = |role: &'static str, text: &str| {
         if let Some(id) = tokens.find(text) {
             special.set(role, id);
@@ -115,8 +121,12 @@ pub(super) fn after(sources: &Sources<'_>, out: &mut VocabMetadata) {
         {
             out.set(ADD_SPACE_PREFIX, false);
         }
-        "gemma2" | "gemma3" | "gemma3n" | "gemma4" | "gemma-embedding" => {
+        "gemma2" | "gemma3" | "gemma3n" | "gemma-embedding" => {
             out.set(ADD_SPACE_PREFIX, false);
+        }
+        "gemma4" => {
+            out.set(ADD_SPACE_PREFIX, false);
+            out.set("tokenizer.ggml.add_bos_token", true);
         }
         "ernie4_5" | "ernie4_5-moe" => {
             if let Some(prefix) = stated_space_prefix(sources) {
@@ -164,8 +174,6 @@ pub(super) fn is_visible(request: &Request<'_>, text: &str) -> bool {
     const GEMMA4: &[&str] = &[
         "<|channel>",
         "<channel|>",
-        "<|tool>",
-        "<tool|>",
         "<|tool_call>",
         "<tool_call|>",
         "<|tool_response>",

@@ -188,23 +188,34 @@ impl TokenizerConfig {
 
     /// The text of `{name}_token`, given as text or as an object.
     pub fn token(&self, name: &str) -> Option<&str> {
-        let entry = &self.0[format!("{name}_token")];
-        entry.as_str().or_else(|| entry["content"].as_str())
+        token_text(&self.0[format!("{name}_token")])
     }
 
-    /// The texts of all special tokens that have a role.
-    pub fn special_texts(&self) -> Vec<&str> {
-        let roles = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"];
-        let extra = self.0["additional_special_tokens"].as_array();
-        roles
-            .iter()
+    /// The texts of the tokens that have a role.
+    pub fn role_texts(&self) -> impl Iterator<Item = &str> {
+        ["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
+            .into_iter()
             .filter_map(|role| self.token(role))
-            .chain(
-                extra
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|entry| entry.as_str().or_else(|| entry["content"].as_str())),
-            )
-            .collect()
     }
+
+    /// The texts of further tokens that the configuration lists as special. The second name of the
+    /// list is the younger one; there the tokens may also have names.
+    pub fn extra_texts(&self) -> impl Iterator<Item = &str> {
+        let lists = ["additional_special_tokens", "extra_special_tokens"].map(|name| &self.0[name]);
+        let listed = lists.into_iter().filter_map(Json::as_array).flatten();
+        let named = lists.into_iter().filter_map(Json::as_object);
+        listed
+            .chain(named.flat_map(serde_json::Map::values))
+            .filter_map(token_text)
+    }
+
+    /// The texts of all special tokens.
+    pub fn special_texts(&self) -> impl Iterator<Item = &str> {
+        self.role_texts().chain(self.extra_texts())
+    }
+}
+
+/// The text of a token that is given as text or as an object.
+fn token_text(entry: &Json) -> Option<&str> {
+    entry.as_str().or_else(|| entry["content"].as_str())
 }

@@ -13,6 +13,7 @@ mod known_hashes;
 mod pre_tokenizer;
 mod ranks;
 mod reference;
+mod rwkv;
 mod sentencepiece;
 mod special;
 mod tekken;
@@ -111,6 +112,17 @@ pub fn metadata(request: &Request<'_>) -> Result<VocabMetadata, Error> {
     };
     let config = TokenizerConfig::read(request.files)?;
     let mut json = TokenizerJson::read(request.files)?;
+    if let Some(world) = rwkv::World::read(request.files)? {
+        let mut out = VocabMetadata::default();
+        let sources = Sources {
+            request,
+            json,
+            rebuilt: false,
+            config,
+        };
+        sources.write_world(&world, &mut out)?;
+        return Ok(out);
+    }
     if json.is_none()
         && let Some(tekken) = Tekken::read(request.files)?
     {
@@ -193,8 +205,9 @@ impl Sources<'_> {
         self.json.as_ref().ok_or(Error::Missing)
     }
 
-    fn finish(&self, list: TokenList) -> Result<Tokens, Error> {
-        let tokens = list.finish(self.request.vocab_size)?;
+    /// The complete list, lengthened to `size`.
+    fn finish(&self, list: TokenList, size: Option<u64>) -> Result<Tokens, Error> {
+        let tokens = list.finish(size)?;
         match self.request.embedding_rows {
             // Fillings come with an embedding that is lengthened like the list.
             Some(rows) if (tokens.tokens.len() - tokens.padding) as u64 > rows => {
@@ -213,7 +226,7 @@ impl Sources<'_> {
         let pre = pre_tokenizer::name(self.request, json, self.config.as_ref(), &mut out.warnings)?;
         out.set(MODEL, "gpt2");
         out.set(PRE, pre);
-        let tokens = self.finish(list)?;
+        let tokens = self.finish(list, self.request.vocab_size)?;
         out.set_tokens(&tokens, false);
         let merges = byte_level::merges(json, self.request, &mut out.warnings)?;
         out.set(MERGES, strings(merges));
@@ -229,17 +242,29 @@ impl Sources<'_> {
         let stated = self.request.pre.map(pre_tokenizer::stated).transpose()?;
         out.set(MODEL, "gpt2");
         out.set(PRE, stated.unwrap_or_else(|| ranked.pre()));
-        let tokens = self.finish(list)?;
+        let tokens = self.finish(list, self.request.vocab_size)?;
         out.set_tokens(&tokens, false);
         out.set(MERGES, strings(ranked.merges()));
         self.write_special(&tokens, out)
+    }
+
+    fn write_world(&self, world: &rwkv::World, out: &mut VocabMetadata) -> Result<(), Error> {
+        let (list, size) = world.tokens(self.request)?;
+        out.set(MODEL, "rwkv");
+        let tokens = self.finish(list, Some(size))?;
+        out.set_tokens(&tokens, false);
+        self.write_special(&tokens, out)?;
+        if !out.entries.iter().any(|(key, _)| key == template::KEY) {
+            out.set(template::KEY, rwkv::CHAT_TEMPLATE);
+        }
+        Ok(())
     }
 
     fn write_gemma4(&self, out: &mut VocabMetadata) -> Result<(), Error> {
         let json = self.json()?;
         let list = characters::from_json(json, self.config.as_ref(), self.request)?;
         out.set(MODEL, "gemma4");
-        let tokens = self.finish(list)?;
+        let tokens = self.finish(list, self.request.vocab_size)?;
         out.set_tokens(&tokens, true);
         if let Some(merges) = json.merges()? {
             out.set(MERGES, strings(merges));
@@ -262,7 +287,7 @@ impl Sources<'_> {
         };
         out.set(MODEL, "llama");
         out.set(PRE, "default");
-        let tokens = self.finish(list)?;
+        let tokens = self.finish(list, self.request.vocab_size)?;
         out.set_tokens(&tokens, true);
         self.write_special(&tokens, out)
     }
@@ -280,7 +305,7 @@ impl Sources<'_> {
             None => pre_tokenizer::by_hash(json).unwrap_or("bert-bge"),
         };
         out.set(PRE, pre);
-        let tokens = self.finish(list)?;
+        let tokens = self.finish(list, self.request.vocab_size)?;
         out.set_tokens(&tokens, false);
         self.write_special(&tokens, out)
     }
@@ -297,7 +322,7 @@ impl Sources<'_> {
         };
         out.set(MODEL, "t5");
         out.set(PRE, "default");
-        let tokens = self.finish(unigram.list)?;
+        let tokens = self.finish(unigram.list, self.request.vocab_size)?;
         out.set_tokens(&tokens, true);
         out.set("tokenizer.ggml.add_space_prefix", unigram.add_space_prefix);
         if fairseq {
@@ -329,15 +354,15 @@ impl Sources<'_> {
         for (key, value) in special.entries() {
             out.set(key, value);
         }
-        if let Some(json) = &self.json {
-            for (key, value) in normalizer_flags(&json.json["normalizer"]) {
-                out.set(key, value);
-            }
-        }
         let templates =
             template::entries(self.request.files, self.config.as_ref(), &mut out.warnings)?;
         for (key, value) in templates {
             out.set(key, value);
+        }
+        if let Some(json) = &self.json {
+            for (key, value) in normalizer_flags(&json.json["normalizer"]) {
+                out.set(key, value);
+            }
         }
         Ok(())
     }
@@ -349,24 +374,22 @@ fn strings(list: Vec<String>) -> Value {
 }
 
 /// What the normalizer does to letters, as far as the format can say.
-fn normalizer_flags(normalizer: &Json) -> Vec<(String, Value)> {
-    let mut flags = Vec::new();
-    let mut set = |name: &str, on: bool| {
-        flags.push((format!("tokenizer.ggml.normalizer.{name}"), on.into()));
-    };
+fn normalizer_flags(normalizer: &Json) -> impl Iterator<Item = (String, Value)> {
+    let mut flags = [("lowercase", None), ("strip_accents", None)];
     for part in files::components(normalizer) {
-        match part["type"].as_str() {
-            Some("Lowercase") => set("lowercase", true),
-            Some("StripAccents") => set("strip_accents", true),
-            Some("BertNormalizer") => {
-                for name in ["lowercase", "strip_accents"] {
-                    if let Some(on) = part[name].as_bool() {
-                        set(name, on);
-                    }
+        let kind = part["type"].as_str();
+        for (name, on) in &mut flags {
+            match (kind, *name) {
+                (Some("Lowercase"), "lowercase") | (Some("StripAccents"), "strip_accents") => {
+                    *on = Some(true);
                 }
+                (Some("BertNormalizer"), name) => *on = part[name].as_bool(),
+                _ => {}
             }
-            _ => {}
         }
     }
-    flags
+    flags.into_iter().filter_map(|(name, on)| {
+        let key = format!("tokenizer.ggml.normalizer.{name}");
+        on.map(|on| (key, on.into()))
+    })
 }

@@ -80,6 +80,14 @@ impl SpecialTokens {
         }
     }
 
+    /// Gives a role its id, whatever the files say.
+    pub fn replace(&mut self, role: &'static str, id: u32) {
+        match self.ids.iter_mut().find(|(known, _)| *known == role) {
+            Some(entry) => entry.1 = id,
+            None => self.ids.push((role, id)),
+        }
+    }
+
     fn set_checked(
         &mut self,
         role: &'static str,
@@ -174,11 +182,11 @@ impl SpecialTokens {
             last = special(tail);
         }
         if let Some(first) = &first {
-            if !evidence.has_config {
-                evidence.bos = Some(first.clone());
-            }
-            if evidence.bos.is_none() && evidence.cls.is_none() {
-                evidence.bos = Some(first.clone());
+            // A role that the configuration leaves open is the first token's.
+            let known = [&evidence.bos, &evidence.cls].contains(&&Some(first.clone()));
+            if !known {
+                evidence.bos.get_or_insert_with(|| first.clone());
+                evidence.cls.get_or_insert_with(|| first.clone());
             }
             let known = [&evidence.bos, &evidence.cls].contains(&&Some(first.clone()));
             if !known {
@@ -186,15 +194,14 @@ impl SpecialTokens {
                     "the template puts `{first}` first, which is neither bos nor cls; it is not added"
                 ));
             }
-            self.set_add("bos", known);
+            self.set_add("bos", known || !evidence.has_config);
         }
         if let Some(last) = &last {
-            if !evidence.has_config {
-                evidence.eos = Some(last.clone());
-            } else if evidence.eos.as_ref() != Some(last) {
+            if evidence.has_config && !evidence.is_plainly("eos", last) {
                 evidence.demote_eos();
-                evidence.eos = Some(last.clone());
             }
+            evidence.eos = Some(last.clone());
+            evidence.objects.retain(|role| *role != "eos");
             self.set_add("eos", true);
         }
 
@@ -218,8 +225,11 @@ impl SpecialTokens {
             && let [head, tail @ ..] = between
         {
             let separates = |piece: &Json| {
-                let token = special(piece);
-                token.is_some() && (token == evidence.sep || token == evidence.eos)
+                special(piece).is_some_and(|token| {
+                    ["sep", "eos"]
+                        .iter()
+                        .any(|role| evidence.is_plainly(role, &token))
+                })
             };
             let add = (separates(head) && last.is_none())
                 || matches!(tail, [second] if separates(second));
@@ -236,6 +246,9 @@ struct Evidence {
     has_config: bool,
     bos: Option<String>,
     eos: Option<String>,
+    /// Roles whose token is stated as an object, which the reference takes for another token than
+    /// its text.
+    objects: Vec<&'static str>,
     cls: Option<String>,
     sep: Option<String>,
     others: Vec<(&'static str, String)>,
@@ -251,6 +264,9 @@ impl Evidence {
             bos = bos.or_else(|| cls.clone());
             eos = eos.or_else(|| sep.clone());
         }
+        let is_object =
+            |role: &&str| config.is_some_and(|c| c.0[format!("{role}_token")].is_object());
+        let objects = ["eos", "sep"].into_iter().filter(is_object).collect();
         let others = ["unk", "pad", "mask"]
             .into_iter()
             .filter_map(|role| Some((role, text(role)?)))
@@ -259,11 +275,17 @@ impl Evidence {
             has_config: config.is_some(),
             bos,
             eos,
+            objects,
             cls,
             sep,
             others,
             extra_roles: Vec::new(),
         }
+    }
+
+    /// Whether a role's token is this text, and stated as text.
+    fn is_plainly(&self, role: &str, text: &str) -> bool {
+        self.text(role) == Some(text) && !self.objects.contains(&role)
     }
 
     /// The end-of-sequence token becomes end-of-turn, or end-of-message if that is taken.

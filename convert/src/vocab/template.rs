@@ -16,6 +16,9 @@ struct Template {
 
 const DEFAULT: &str = "default";
 
+/// The key of the default template.
+pub(super) const KEY: &str = "tokenizer.chat_template";
+
 /// The chat templates of a checkpoint, in the order in which they are written. The configuration of
 /// the tokenizer goes before the files of templates; without it there is none at all.
 pub(super) fn entries(
@@ -104,7 +107,6 @@ fn from_json(json: &Json, file: &str, warnings: &mut Vec<String>) -> Vec<Templat
 
 /// Named templates first, then the list of their names, then the default.
 fn keys(templates: Vec<Template>) -> Vec<(String, Value)> {
-    const KEY: &str = "tokenizer.chat_template";
     let mut entries = Vec::new();
     let mut default = None;
     let mut names: Vec<bstr::BString> = Vec::new();

@@ -40,7 +40,7 @@ impl Token {
 /// The score the reference gives to tokens that have none.
 pub(super) const NO_SCORE: f32 = -1000.0;
 /// The score of the places that no token fills.
-pub(super) const PADDING_SCORE: f32 = -10000.0;
+const PADDING_SCORE: f32 = -10000.0;
 
 /// Tokens by id; places without a token become `[PADn]`.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +52,8 @@ pub(super) struct TokenList {
     limit: Option<u64>,
     /// What stands before the `[PADn]` of a place without a token.
     padding_mark: &'static str,
+    /// How far the n of `[PADn]` lies below the place.
+    padding_shift: usize,
 }
 
 /// Ids beyond this are no vocabulary but a damaged file.
@@ -64,12 +66,19 @@ impl TokenList {
             file: file.into(),
             limit,
             padding_mark: "",
+            padding_shift: 0,
         }
     }
 
     /// With this before every `[PADn]`.
     pub fn with_padding_mark(mut self, mark: &'static str) -> Self {
         self.padding_mark = mark;
+        self
+    }
+
+    /// With the fillings numbered by as much less.
+    pub fn with_padding_shift(mut self, shift: usize) -> Self {
+        self.padding_shift = shift;
         self
     }
 
@@ -111,7 +120,8 @@ impl TokenList {
         for (id, token) in self.tokens.into_iter().enumerate() {
             let token = token.unwrap_or_else(|| {
                 padding += 1;
-                let text = format!("{}[PAD{id}]", self.padding_mark);
+                let number = id.saturating_sub(self.padding_shift);
+                let text = format!("{}[PAD{number}]", self.padding_mark);
                 Token::new(text, TokenType::Unused, PADDING_SCORE)
             });
             if let Some(first) = seen.insert(token.text.clone(), id) {

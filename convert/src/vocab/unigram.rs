@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::characters::added_tokens_json;
 use super::files::{TOKENIZER_JSON, TokenizerJson, components};
 use super::sentencepiece::{Piece, SentencePiece};
-use super::tokens::{NO_SCORE, PADDING_SCORE, Token, TokenList, TokenType, looks_special};
+use super::tokens::{NO_SCORE, Token, TokenList, TokenType, looks_special};
 use super::{Error, Request, family};
 
 /// Names under which sentencepiece models of this kind are published.
@@ -39,13 +39,19 @@ pub(super) fn from_model(
     }
     let size = request.vocab_size;
     let within = |id: u64| size.is_none_or(|size| id < size);
-    let mut list = TokenList::new("spiece.model", None);
+    // The reference fills the list before it shifts the pieces.
+    let shift = usize::from(fairseq);
+    let mut list = TokenList::new("spiece.model", None).with_padding_shift(shift);
     for (id, piece) in (0u64..).zip(pieces) {
         if within(id) {
             list.set(id, Token::new(piece.text, piece.kind, piece.score))?;
         }
     }
-    for token in added_tokens_json(request)? {
+    let added = match fairseq {
+        true => Vec::new(),
+        false => added_tokens_json(request)?,
+    };
+    for token in added {
         if within(token.id) {
             let kind = TokenType::UserDefined;
             list.set(token.id, Token::new(token.text, kind, NO_SCORE))?;
@@ -62,7 +68,6 @@ pub(super) fn from_model(
 /// XLM-RoBERTa's ids: its own four control tokens first, then the pieces shifted by one. The place
 /// of the mask, which comes last, stays a filling as the reference writes it.
 fn realigned(pieces: Vec<Piece>, request: &Request<'_>) -> Vec<Piece> {
-    let count = pieces.len();
     let control = |text: &str, kind| Piece {
         text: text.into(),
         score: 0.0,
@@ -77,12 +82,6 @@ fn realigned(pieces: Vec<Piece>, request: &Request<'_>) -> Vec<Piece> {
     out.extend(pieces.into_iter().skip(3));
     if family::appends_mask(request) {
         out.push(control("<mask>", TokenType::Control));
-    } else {
-        out.push(Piece {
-            text: format!("[PAD{count}]").into(),
-            score: PADDING_SCORE,
-            kind: TokenType::Unused,
-        });
     }
     out
 }

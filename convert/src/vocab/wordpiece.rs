@@ -15,7 +15,7 @@ pub(super) fn tokens(
     let mut list = byte_level::tokens(tokenizer, config, vocab_size)?;
     for id in 0..list.len() as u64 {
         if let Some(token) = list.get(id)
-            && token.kind == TokenType::Normal
+            && token.kind != TokenType::Control
         {
             let token = Token::new(spelled(&token.text.to_string()), token.kind, token.score);
             list.set(id, token)?;

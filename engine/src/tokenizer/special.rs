@@ -273,7 +273,7 @@ impl Partitioner {
             || ["nomic-bert-moe", "jina-bert-v3"].contains(&architecture);
         let mask = if strips_mask {
             vocabulary.id(b"<mask>")
-        } else if pre == "modern-bert" {
+        } else if name.contains("modern-bert") {
             vocabulary.id(b"[MASK]")
         } else {
             None

@@ -77,11 +77,12 @@ impl Spm {
         out: &mut Vec<u32>,
     ) {
         let mut from = 0;
-        for at in 1..=text.len() {
+        let mut at = 0;
+        // By characters: bytes that are no UTF-8 may swallow the first of a `▁`.
+        while at < text.len() {
+            at += utf8_length(text[at]).min(text.len() - at);
             let boundary = at == text.len()
-                || (text[at] == SPACE[0]
-                    && text[at..].starts_with(SPACE)
-                    && !self.before_space[usize::from(text[at - 1])]);
+                || (text[at..].starts_with(SPACE) && !self.before_space[usize::from(text[at - 1])]);
             if boundary {
                 self.encode_word(&text[from..at], vocabulary, merger, out);
                 from = at;
