@@ -26,6 +26,8 @@ const FIELDS: &[(&str, Neutral)] = &[
     ("lm_head_multiplier", Neutral::Number(1.0)),
     ("logit_scale", Neutral::Number(1.0)),
     ("logits_scaling", Neutral::Number(1.0)),
+    ("mamba_norm_before_gate", Neutral::Flag(false)),
+    ("mup_enabled", Neutral::Flag(true)),
     ("n_shared_experts", Neutral::Number(0.0)),
     ("num_experts", Neutral::Number(0.0)),
     ("num_local_experts", Neutral::Number(0.0)),

@@ -17,6 +17,9 @@ const TEXT_CONFIGS: [&str; 6] = [
     "thinker_config",
 ];
 
+/// Names of the number of layers.
+const LAYERS: [&str; 4] = ["n_layers", "num_hidden_layers", "n_layer", "num_layers"];
+
 /// The class of models in Mistral's own format, whose params.json names none.
 pub(crate) const MISTRAL_FORMAT: &str = "MistralForCausalLM (params.json)";
 
@@ -25,6 +28,8 @@ pub(crate) const MISTRAL_FORMAT: &str = "MistralForCausalLM (params.json)";
 #[derive(Debug, Clone)]
 pub struct Config {
     fields: Json,
+    /// Of the model's configuration class, for fields that are not there at all.
+    defaults: Map<String, Json>,
     class: Option<String>,
     /// Names of the fields that were asked for.
     heeded: Arc<Mutex<HashSet<String>>>,
@@ -71,8 +76,18 @@ impl Config {
             }
         }
         mirror_rope(&mut fields);
+        let defaults = class_defaults(published, &fields);
+        for name in ["rope_theta", "partial_rotary_factor"] {
+            if let Some(Json::Object(rope)) = fields.get_mut("rope_parameters")
+                && rope.get(name).is_none_or(Json::is_null)
+                && let Some(value) = defaults.get(name)
+            {
+                rope.insert(name.to_owned(), value.clone());
+            }
+        }
         Self {
             fields: Json::Object(fields),
+            defaults,
             class: named,
             heeded: Arc::default(),
         }
@@ -98,9 +113,12 @@ impl Config {
         &self.fields
     }
 
-    /// A field that is present and not `null`.
+    /// A field that is present and not `null`, or absent and given by the model's class.
     pub fn get(&self, field: &str) -> Option<&Json> {
-        let value = self.stated(field)?;
+        let value = match self.fields.get(field) {
+            Some(value) => Some(value).filter(|value| !value.is_null()),
+            None => self.defaults.get(field),
+        }?;
         self.heed(field);
         Some(value)
     }
@@ -117,11 +135,16 @@ impl Config {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
-    /// The first of these fields that is present and not `null`.
+    /// The first of these fields that is present and not `null`; without one, the first that the
+    /// model's class gives.
     pub fn first(&self, fields: &[&'static str]) -> Option<(&'static str, &Json)> {
-        fields
-            .iter()
-            .find_map(|&field| Some((field, self.get(field)?)))
+        let stated = fields.iter().find(|field| self.stated(field).is_some());
+        match stated {
+            Some(&field) => Some((field, self.get(field)?)),
+            None => fields
+                .iter()
+                .find_map(|&field| Some((field, self.get(field)?))),
+        }
     }
 
     /// Sets a field that is absent or `null`: the default of the model's class.
@@ -149,6 +172,7 @@ impl Config {
 
     /// Removes a field that the architecture does not heed.
     pub(crate) fn remove(&mut self, field: &str) {
+        self.defaults.remove(field);
         if let Json::Object(fields) = &mut self.fields {
             fields.shift_remove(field);
         }
@@ -261,7 +285,7 @@ impl Config {
     /// # Errors
     /// If the configuration does not state it.
     pub fn layers(&self) -> Result<u32, Error> {
-        self.u32(&["n_layers", "num_hidden_layers", "n_layer", "num_layers"])
+        self.u32(&LAYERS)
     }
 
     /// A field of the rotary parameters.
@@ -283,6 +307,54 @@ impl Config {
             .and_then(Json::as_str)
             .unwrap_or("default")
     }
+}
+
+/// Model type, values, other names of fields: made from transformers' classes.
+const CLASS_DEFAULTS: &str = include_str!("class_defaults.tsv");
+
+/// What the configuration's class has for fields that the file leaves out; nothing for a field that
+/// the file has under another of its names.
+fn class_defaults(published: &Json, fields: &Map<String, Json>) -> Map<String, Json> {
+    let model_type = |config: &Json| config["model_type"].as_str().map(ToOwned::to_owned);
+    let mut types: Vec<String> = Vec::new();
+    if let Some(root) = model_type(published) {
+        types.push(root.clone());
+        for key in TEXT_CONFIGS {
+            if let Some(text) = published.get(key).filter(|text| text.is_object()) {
+                types.push(model_type(text).unwrap_or_else(|| format!("{root}/{key}")));
+            }
+        }
+    }
+    let mut defaults = Map::new();
+    let alone = types.len() == 1;
+    for name in types {
+        let row = CLASS_DEFAULTS.lines().find_map(|line| {
+            let (own, rest) = line.split_once('\t')?;
+            let (values, aliases) = rest.split_once('\t')?;
+            (own == name).then_some((values, aliases))
+        });
+        let Some((values, aliases)) = row else {
+            continue;
+        };
+        // The table is part of the program, and a test reads all of it.
+        let values: Map<String, Json> = serde_json::from_str(values).unwrap_or_default();
+        let aliases: Map<String, Json> = serde_json::from_str(aliases).unwrap_or_default();
+        defaults.extend(values);
+        for (alias, field) in aliases {
+            if fields.contains_key(&alias)
+                && let Some(field) = field.as_str()
+            {
+                defaults.remove(field);
+            }
+        }
+    }
+    if alone {
+        // A model that does not say how deep it is is damaged; only a part of one may leave it out.
+        for field in LAYERS {
+            defaults.remove(field);
+        }
+    }
+    defaults
 }
 
 /// An integer; a float without a fraction counts.
@@ -411,6 +483,28 @@ mod tests {
             assert_eq!(config.rope_f64("rope_theta"), Some(5e5));
             assert_eq!(config.rope_f64("factor"), Some(4.0));
         }
+    }
+
+    #[test]
+    fn class_defaults_stand_behind_what_is_stated() {
+        for line in CLASS_DEFAULTS.lines().filter(|line| !line.starts_with('#')) {
+            let columns: Vec<&str> = line.split('\t').collect();
+            assert_eq!(columns.len(), 3, "{line}");
+            for column in &columns[1..] {
+                serde_json::from_str::<Map<String, Json>>(column).unwrap();
+            }
+        }
+        let config = Config::new(&json!({"model_type": "umt5", "layer_norm_epsilon": null}));
+        assert_eq!(config.opt_f64(&["layer_norm_epsilon"]).unwrap(), None);
+        let config = Config::new(&json!({"model_type": "umt5", "d_kv": 16}));
+        assert_eq!(config.f64(&["layer_norm_epsilon"]).unwrap(), 1e-6);
+        assert_eq!(config.stated("layer_norm_epsilon"), None);
+        let config =
+            Config::new(&json!({"model_type": "llava", "text_config": {"model_type": "llama"}}));
+        assert_eq!(config.rope_f64("rope_theta"), Some(10000.0));
+        // Another name of a field is the field.
+        let config = Config::new(&json!({"model_type": "nomic_bert", "n_embd": 64}));
+        assert_eq!(config.hidden().unwrap(), 64);
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn model_of(checkpoint: &Checkpoint) -> Result<(String, Model<'_>), Error> {
     let config = Config::new(checkpoint.config());
     let class = config.class().ok_or_else(|| no_class(checkpoint))?;
     let class = class.to_owned();
-    let architecture = architectures::find(&class, config.str("model_type"))?;
+    let architecture = architectures::find(&class, &config)?;
     let files = checkpoint.files();
     let model = Model::new(architecture, config, files, checkpoint.tensors());
     Ok((class, model))

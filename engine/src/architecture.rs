@@ -92,19 +92,6 @@ pub enum Gating {
     SparseMixer,
 }
 
-/// A switch that a row sets or that a key of the file decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
-    /// Always.
-    On,
-    /// Never.
-    Off,
-    /// The file's key; off without it.
-    Key,
-    /// The file's key; on without it.
-    KeyOrOn,
-}
-
 /// What the attention scores are multiplied with when no key says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionScale {
@@ -186,8 +173,9 @@ pub struct Architecture {
     pub gating: Gating,
     /// A bias of the choice means that routing is by sigmoids where no key says otherwise.
     pub sigmoid_if_biased: bool,
-    /// Weights of the chosen experts are divided by their sum.
-    pub expert_norm: Switch,
+    /// Weights of the chosen experts are divided by their sum, unless `expert_weights_norm` says
+    /// otherwise.
+    pub expert_norm: bool,
     /// The expert's weight multiplies its input, not its output.
     pub expert_weight_on_input: bool,
     /// Embedding scale.
@@ -227,7 +215,7 @@ const PLAIN: Architecture = Architecture {
     activation: Activation::Silu,
     gating: Gating::Softmax,
     sigmoid_if_biased: false,
-    expert_norm: Switch::On,
+    expert_norm: true,
     expert_weight_on_input: false,
     embedding_scale: EmbeddingScale::Key(1.0),
     residual_depth: 0.0,
@@ -274,7 +262,7 @@ const GRANITE: Architecture = Architecture {
 const DEEPSEEK: Architecture = Architecture {
     yarn_tenth: true,
     sigmoid_if_biased: true,
-    expert_norm: Switch::Key,
+    expert_norm: false,
     ..PAIRS
 };
 
@@ -295,7 +283,6 @@ pub const TABLE: &[Architecture] = &[
         rope_layers: RopeLayers::Windowed,
         window_layers: WindowLayers::LastFull(4),
         gating: Gating::Sigmoid,
-        expert_norm: Switch::KeyOrOn,
         embedding_scale: EmbeddingScale::SqrtWidth,
         ..HALVES
     },
@@ -315,13 +302,13 @@ pub const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "bailingmoe",
-        expert_norm: Switch::Key,
+        expert_norm: false,
         ..PAIRS
     },
     Architecture {
         name: "bailingmoe2",
         gating: Gating::Sigmoid,
-        expert_norm: Switch::Key,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -373,7 +360,7 @@ pub const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "deepseek",
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..PAIRS
     },
     Architecture {
@@ -387,7 +374,7 @@ pub const TABLE: &[Architecture] = &[
     Architecture {
         name: "dots1",
         sigmoid_if_biased: true,
-        expert_norm: Switch::Key,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -417,7 +404,7 @@ pub const TABLE: &[Architecture] = &[
         rope_layers: RopeLayers::Windowed,
         window_layers: WindowLayers::LastFull(4),
         gating: Gating::Sigmoid,
-        expert_norm: Switch::Key,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -483,7 +470,7 @@ pub const TABLE: &[Architecture] = &[
         name: "glm4moe",
         ffn_norm: "post_attention_norm",
         gating: Gating::Sigmoid,
-        expert_norm: Switch::Key,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -493,7 +480,7 @@ pub const TABLE: &[Architecture] = &[
         yarn_exact_ramp: true,
         activation: Activation::SwigluOai,
         gating: Gating::SoftmaxChosen,
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -548,7 +535,7 @@ pub const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "jamba",
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..PLAIN
     },
     Architecture {
@@ -556,6 +543,11 @@ pub const TABLE: &[Architecture] = &[
         alibi: 8.0,
         activation: Activation::GeluErf,
         ..ENCODER
+    },
+    Architecture {
+        name: "kimi-linear",
+        gating: Gating::Sigmoid,
+        ..PLAIN
     },
     Architecture {
         name: "lfm2",
@@ -576,7 +568,7 @@ pub const TABLE: &[Architecture] = &[
     Architecture {
         name: "llada-moe",
         causal: false,
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -597,7 +589,7 @@ pub const TABLE: &[Architecture] = &[
         qk_norm_plain: true,
         temperature: Some((8192.0, 0.1)),
         gating: Gating::Sigmoid,
-        expert_norm: Switch::Off,
+        expert_norm: false,
         expert_weight_on_input: true,
         ..PAIRS
     },
@@ -670,7 +662,7 @@ pub const TABLE: &[Architecture] = &[
         ffn_norm: "attn_norm",
         activation: Activation::ReluSquared,
         gating: Gating::Sigmoid,
-        expert_norm: Switch::Key,
+        expert_norm: false,
         ..PLAIN
     },
     Architecture {
@@ -678,7 +670,7 @@ pub const TABLE: &[Architecture] = &[
         ffn_norm: "attn_norm",
         activation: Activation::ReluSquared,
         gating: Gating::Sigmoid,
-        expert_norm: Switch::Key,
+        expert_norm: false,
         ..PLAIN
     },
     Architecture {
@@ -696,7 +688,7 @@ pub const TABLE: &[Architecture] = &[
         name: "nomic-bert-moe",
         rope: Rope::Halves,
         activation: Activation::GeluErf,
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..ENCODER
     },
     Architecture {
@@ -712,7 +704,7 @@ pub const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "olmoe",
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -742,7 +734,7 @@ pub const TABLE: &[Architecture] = &[
         name: "phimoe",
         norm: Norm::Layer,
         gating: Gating::SparseMixer,
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {
@@ -760,7 +752,7 @@ pub const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "qwen2moe",
-        expert_norm: Switch::Off,
+        expert_norm: false,
         ..HALVES
     },
     Architecture {

@@ -68,7 +68,7 @@ impl Layer {
         let architecture = parameters.architecture;
         let width = parameters.width;
         let norm = |stem: &str| loader.norm(&format!("{prefix}{stem}"), width);
-        let recurrent = Recurrent::load(loader, &prefix, parameters)?;
+        let recurrent = Recurrent::load(loader, &prefix, parameters, layer.heads)?;
         let scale = latent_attention_scale(metadata, parameters)?;
         let latent = LatentAttention::load(loader, &prefix, parameters, layer, scale)?;
         let delta = matches!(recurrent, Some(Recurrent::Delta(_)));

@@ -112,6 +112,19 @@ impl Model {
             "token_embd_norm" => None,
             _ => loader.norm("token_embd_norm", width)?,
         };
+        let output = match loader.linear("output", width)? {
+            Some(output) => Some(output),
+            // Tied to the embedding, but for a bias of its own.
+            None => {
+                let bias = loader.vector("output.bias", embedding.rows())?;
+                bias.map(|bias| Linear {
+                    name: "token_embd.weight".into(),
+                    weight: embedding.clone(),
+                    bias: Some(bias),
+                    scale: None,
+                })
+            }
+        };
         let model = Self {
             embedding_norm,
             positions: match loader.has("position_embd.weight") {
@@ -124,7 +137,7 @@ impl Model {
             }),
             per_layer: PerLayer::load(&loader, metadata, &parameters)?,
             output_norm,
-            output: loader.linear("output", width)?,
+            output,
             t5,
             classifier: Classifier::load(&loader, width)?,
             factors: RopeFactors {

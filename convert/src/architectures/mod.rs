@@ -26,8 +26,8 @@ pub(crate) struct Architecture {
     pub(crate) name: &'static str,
     /// The classes that configurations name.
     classes: &'static [&'static str],
-    /// Only configurations of this `model_type`, where classes alone do not tell.
-    model_type: Option<&'static str>,
+    /// Only configurations of which this holds, where classes alone do not tell.
+    only: Option<fn(&Config) -> bool>,
     /// Kinds of tensors that a file of this architecture may hold.
     parts: &'static [&'static [Part]],
     /// Values that the model's class fills in where the configuration has none.
@@ -48,7 +48,7 @@ pub(crate) struct Architecture {
 const PLAIN: Architecture = Architecture {
     name: "",
     classes: &[],
-    model_type: None,
+    only: None,
     parts: &[],
     defaults: |_| {},
     params: &[Param::Base],
@@ -83,16 +83,14 @@ pub(crate) struct Mapping {
     pub(crate) dropped: Vec<String>,
 }
 
-/// The architecture of a class, or of this kind of it.
-pub(crate) fn find(class: &str, model_type: Option<&str>) -> Result<&'static Architecture, Error> {
+/// The architecture of a class, or of the kind of it that the configuration describes.
+pub(crate) fn find(class: &str, config: &Config) -> Result<&'static Architecture, Error> {
     families::ALL
         .iter()
         .flat_map(|family| family.iter())
         .filter(|architecture| architecture.classes.contains(&class))
-        .filter(|architecture| {
-            architecture.model_type.is_none() || architecture.model_type == model_type
-        })
-        .max_by_key(|architecture| architecture.model_type.is_some())
+        .filter(|architecture| architecture.only.is_none_or(|only| only(config)))
+        .max_by_key(|architecture| architecture.only.is_some())
         .ok_or_else(|| Error::UnknownArchitecture {
             class: class.to_owned(),
             help: unknown_help(class),

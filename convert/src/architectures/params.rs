@@ -24,6 +24,11 @@ pub(crate) enum Param {
     MaybeF32(&'static str, &'static [&'static str]),
     /// A number, this one where the configuration states none.
     U32Or(&'static str, &'static [&'static str], u32),
+    /// A float, only where it is not what the graph of the architecture has built in: files of
+    /// models that the reference converts rightly have no such key.
+    F32Unless(&'static str, &'static str, f64),
+    /// A flag, likewise.
+    BoolUnless(&'static str, &'static str, bool),
     /// A flag that the configuration may state.
     MaybeBool(&'static str, &'static str),
     /// A constant of the architecture.
@@ -163,6 +168,13 @@ impl Param {
             }
             Self::U32Or(key, names, default) => {
                 keys.set(key, config.opt_u32(names)?.unwrap_or(default));
+            }
+            Self::F32Unless(key, field, built_in) => {
+                let value = config.opt_f64(&[field])?.filter(|&value| value != built_in);
+                keys.optional(key, value.map(|v| v as f32));
+            }
+            Self::BoolUnless(key, field, built_in) => {
+                keys.optional(key, config.bool(field).filter(|&value| value != built_in));
             }
             Self::MaybeBool(key, field) => keys.optional(key, config.bool(field)),
             Self::SetBool(key, value) => keys.set(key, value),

@@ -153,19 +153,27 @@ pub(super) fn after(sources: &Sources<'_>, out: &mut VocabMetadata) {
             }
         }
         "hunyuan-dense" => {
-            let before = out
-                .entries
-                .iter()
-                .find(|(key, _)| key == "tokenizer.ggml.eos_token_id")
-                .map(|(_, value)| value.clone());
-            if let (Some(end), Some(eot)) = (id("eod_token_id"), before)
-                && end != eot
-            {
+            if let Some(end) = id("eod_token_id") {
                 out.set("tokenizer.ggml.eos_token_id", end);
-                out.set("tokenizer.ggml.eot_token_id", eot);
+            }
+            if let Some(first) = first_of_several_ends(sources) {
+                out.set("tokenizer.ggml.eot_token_id", first);
             }
         }
         _ => {}
+    }
+}
+
+/// The first of several tokens at which generation ends: that of a turn.
+fn first_of_several_ends(sources: &Sources<'_>) -> Option<u32> {
+    let generation = sources
+        .request
+        .files
+        .json("generation_config.json")
+        .ok()??;
+    match generation["eos_token_id"].as_array()?.as_slice() {
+        [first, _, ..] => u32::try_from(first.as_u64()?).ok(),
+        _ => None,
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Experts {
     down: Stack,
     shared: Option<Dense>,
     shared_gate: Option<Linear>,
+    /// Nemotron 3: the experts' own, narrower space.
+    latent: Option<(Linear, Linear)>,
     routing: Routing,
     activation: Activation,
 }
@@ -114,6 +116,16 @@ impl Experts {
             return Err(key("expert_group_count", problem));
         }
         let inner = loader.shape(&down_name)?.first().map_or(0, |&n| n as usize);
+        let latent = match loader.linear(&name("latent_down"), width)? {
+            Some(down) => {
+                let up = loader.product(&name("latent_up"), down.weight.rows(), width)?;
+                Some((down, up))
+            }
+            None => None,
+        };
+        let space = latent
+            .as_ref()
+            .map_or(width, |(down, _)| down.weight.rows());
         let stack =
             |part: &str, cols: usize, rows: usize| match loader.stack(&name(part), cols, count)? {
                 Some(stack) if stack.rows != rows => Err(Error::Shape {
@@ -124,11 +136,11 @@ impl Experts {
                 stack => Ok(stack),
             };
         let need = |part: &str| missing(&format!("{}.weight", name(part)));
-        let entry = if let Some(both) = stack("gate_up_exps", width, 2 * inner)? {
+        let entry = if let Some(both) = stack("gate_up_exps", space, 2 * inner)? {
             Entry::Fused(both)
         } else {
-            let up = stack("up_exps", width, inner)?.ok_or_else(|| need("up_exps"))?;
-            match stack("gate_exps", width, inner)? {
+            let up = stack("up_exps", space, inner)?.ok_or_else(|| need("up_exps"))?;
+            match stack("gate_exps", space, inner)? {
                 Some(gate) => Entry::Gated { gate, up },
                 None => Entry::Plain(up),
             }
@@ -147,9 +159,10 @@ impl Experts {
             router_scale: loader.vector(&name("gate_inp.scale"), width)?,
             selection_bias,
             entry,
-            down: stack("down_exps", inner, width)?.ok_or_else(|| need("down_exps"))?,
+            down: stack("down_exps", inner, space)?.ok_or_else(|| need("down_exps"))?,
             shared: Dense::load(loader, prefix, "_shexp", parameters)?,
             shared_gate: loader.linear(&name("gate_inp_shexp"), width)?,
+            latent,
             routing,
             activation: parameters.architecture.activation,
         }))
@@ -170,10 +183,19 @@ impl Experts {
             .collect();
         pass.scratch.give(logits);
         let plan = Plan::new(&choices, self.down.count);
-        let rows = self.run(pass, &plan, &choices, input);
+        let (rows, space) = match &self.latent {
+            Some((down, _)) => {
+                let space = down.weight.rows();
+                let narrow = Activations::new(tokens, space, pass.multiply(down, input));
+                let rows = self.run(pass, &plan, &choices, &narrow);
+                pass.recycle(narrow);
+                (rows, space)
+            }
+            None => (self.run(pass, &plan, &choices, input), width),
+        };
         // Added by rank, so that the order is the same whatever the batch.
-        let mut total = pass.scratch.take(tokens * width);
-        pass.each_row(&mut total, width, |token, row| {
+        let mut total = pass.scratch.take(tokens * space);
+        pass.each_row(&mut total, space, |token, row| {
             row.fill(0.0);
             let choice = choices[token].experts.iter();
             for (&(_, weight), &place) in choice.zip(&plan.places[token]) {
@@ -182,10 +204,15 @@ impl Experts {
                 } else {
                     weight
                 };
-                ops::add_scaled(row, &rows[place * width..][..width], weight);
+                ops::add_scaled(row, &rows[place * space..][..space], weight);
             }
         });
         pass.scratch.give(rows);
+        if let Some((_, up)) = &self.latent {
+            let narrow = Activations::new(tokens, space, total);
+            total = pass.multiply(up, &narrow);
+            pass.recycle(narrow);
+        }
         if let Some(shared) = &self.shared {
             let out = shared.forward(pass, input);
             let gates = self

@@ -27,7 +27,13 @@ impl Choice {
             ops::add(&mut scores, bias);
         }
         if routing.groups > 1 {
-            limit_groups(&mut scores, routing.groups, routing.groups_used);
+            // DeepSeek-V2 ranks groups by their best expert, all later models by their best two.
+            let best = if routing.gating == Gating::Softmax {
+                1
+            } else {
+                2
+            };
+            limit_groups(&mut scores, routing.groups, routing.groups_used, best);
         }
         let mut experts: Vec<(usize, f32)> = highest(&scores, routing.used)
             .into_iter()
@@ -59,14 +65,14 @@ fn highest(scores: &[f32], count: usize) -> Vec<usize> {
     order
 }
 
-/// Only experts of the groups with the highest sums of two best scores stay in the choice.
-fn limit_groups(scores: &mut [f32], groups: usize, used: usize) {
+/// Only experts of the groups with the highest sums of the `best` highest scores stay in the choice.
+fn limit_groups(scores: &mut [f32], groups: usize, used: usize, best: usize) {
     let size = scores.len() / groups;
     let range = |group: usize| -> Range<usize> { group * size..(group + 1) * size };
     let sums: Vec<f32> = (0..groups)
         .map(|group| {
             let scores = &scores[range(group)];
-            highest(scores, 2).into_iter().map(|i| scores[i]).sum()
+            highest(scores, best).into_iter().map(|i| scores[i]).sum()
         })
         .collect();
     let kept = highest(&sums, used.max(1));
@@ -104,8 +110,11 @@ mod tests {
     #[test]
     fn groups_limit_the_choice() {
         let mut scores = [0.9, 0.1, 0.6, 0.5, 0.2, 0.3];
-        limit_groups(&mut scores, 3, 1);
+        limit_groups(&mut scores, 3, 1, 2);
         assert_eq!(highest(&scores, 2), [2, 3]);
+        let mut scores = [0.9, 0.1, 0.6, 0.5, 0.2, 0.3];
+        limit_groups(&mut scores, 3, 1, 1);
+        assert_eq!(highest(&scores, 2), [0, 1]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use gristmill_gguf::Metadata;
 
 use crate::architecture::{
     Architecture, AttentionScale, EmbeddingScale, Gating, LogitScale, Norm, Rope, RopeLayers,
-    Switch, WindowKind, WindowLayers,
+    WindowKind, WindowLayers,
 };
 use crate::error::Error;
 use crate::pooling::Pooling;
@@ -68,6 +68,8 @@ pub(crate) struct Recurrence {
     pub rank: usize,
     pub groups: usize,
     pub dt_b_c_rms: bool,
+    /// Length of a head of Kimi's delta attention.
+    pub head: usize,
 }
 
 /// What layers differ in.
@@ -339,12 +341,9 @@ fn routing(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Routin
         gating,
         sigmoid_if_biased: architecture.sigmoid_if_biased
             && keys.count("expert_gating_func")?.unwrap_or(0) == 0,
-        normalise: match architecture.expert_norm {
-            Switch::On => true,
-            Switch::Off => false,
-            Switch::Key => keys.flag("expert_weights_norm")?.unwrap_or(false),
-            Switch::KeyOrOn => keys.flag("expert_weights_norm")?.unwrap_or(true),
-        },
+        normalise: keys
+            .flag("expert_weights_norm")?
+            .unwrap_or(architecture.expert_norm),
         scale: match keys.float("expert_weights_scale")? {
             Some(scale) if scale != 0.0 => scale,
             _ => 1.0,
@@ -364,6 +363,7 @@ fn recurrence(keys: &Keys<'_>) -> Result<Recurrence, Error> {
         rank: count("ssm.time_step_rank")?,
         groups: count("ssm.group_count")?.max(1),
         dt_b_c_rms: keys.flag("ssm.dt_b_c_rms")?.unwrap_or(false),
+        head: count("kda.head_dim")?,
     })
 }
 

@@ -133,26 +133,10 @@ impl Delta {
                 let (key_head, strength, decay) = control(token, h);
                 let strength = ops::sigmoid(strength);
                 let decay = (self.decay[h] * ops::softplus(decay + self.step_bias[h])).exp();
-                let state = &mut state.state[h * key * value..][..key * value];
+                let memory = &mut state.state[h * key * value..][..key * value];
                 let (q, k) = (&q[key_head * key..][..key], &k[key_head * key..][..key]);
-                // What the decayed state remembers for this key.
-                let mut change = vec![0f32; value];
-                for (s, &k) in state.chunks_exact_mut(value).zip(k) {
-                    for (s, c) in s.iter_mut().zip(&mut change) {
-                        *s *= decay;
-                        *c += *s * k;
-                    }
-                }
-                for (c, v) in change.iter_mut().zip(&v[h * value..]) {
-                    *c = strength * (v - *c);
-                }
-                out.fill(0.0);
-                for ((s, &k), &q) in state.chunks_exact_mut(value).zip(k).zip(q) {
-                    for ((s, c), out) in s.iter_mut().zip(&change).zip(out.iter_mut()) {
-                        *s += k * c;
-                        *out += *s * q;
-                    }
-                }
+                let v = &v[h * value..][..value];
+                remember(memory, [q, k], v, |_| decay, strength, out);
                 self.norm.apply(out);
                 let gate = &gate[token * inner + h * value..][..value];
                 for (out, &z) in out.iter_mut().zip(gate) {
@@ -170,8 +154,40 @@ impl Delta {
     }
 }
 
+/// The delta rule for one head: `memory` (key × value) forgets by `decay` of each channel of the
+/// key, what it holds for the key `k` moves to `v` by `strength`, and `out` is what it holds for `q`.
+pub(super) fn remember(
+    memory: &mut [f32],
+    [q, k]: [&[f32]; 2],
+    v: &[f32],
+    decay: impl Fn(usize) -> f32,
+    strength: f32,
+    out: &mut [f32],
+) {
+    let value = v.len();
+    // What the decayed memory holds for this key.
+    let mut change = vec![0f32; value];
+    for (i, (s, &k)) in memory.chunks_exact_mut(value).zip(k).enumerate() {
+        let decay = decay(i);
+        for (s, c) in s.iter_mut().zip(&mut change) {
+            *s *= decay;
+            *c += *s * k;
+        }
+    }
+    for (c, v) in change.iter_mut().zip(v) {
+        *c = strength * (v - *c);
+    }
+    out.fill(0.0);
+    for ((s, &k), &q) in memory.chunks_exact_mut(value).zip(k).zip(q) {
+        for ((s, c), out) in s.iter_mut().zip(&change).zip(out.iter_mut()) {
+            *s += k * c;
+            *out += *s * q;
+        }
+    }
+}
+
 /// Scales to length `length`.
-fn unit(x: &mut [f32], length: f32) {
+pub(super) fn unit(x: &mut [f32], length: f32) {
     let squares = ops::squares(x) as f32;
     ops::multiply(x, length / (squares + 1e-6).sqrt());
 }

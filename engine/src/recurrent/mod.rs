@@ -2,6 +2,7 @@
 //! convolutions.
 
 mod delta;
+mod kimi;
 mod mamba;
 mod short_conv;
 
@@ -34,6 +35,7 @@ pub(crate) enum Recurrent {
     Mamba1(mamba::Mamba1),
     Mamba2(mamba::Mamba2),
     Delta(delta::Delta),
+    Kimi(kimi::Kimi),
     ShortConv(short_conv::ShortConv),
 }
 
@@ -43,6 +45,7 @@ impl Recurrent {
         loader: &Loader<'_>,
         prefix: &str,
         parameters: &Parameters,
+        heads: usize,
     ) -> Result<Option<Self>, Error> {
         let has = |part: &str| loader.has(&format!("{prefix}{part}.weight"));
         Ok(if has("ssm_x") {
@@ -55,6 +58,9 @@ impl Recurrent {
             )?))
         } else if has("ssm_conv1d") {
             Some(Self::Delta(delta::Delta::load(loader, prefix, parameters)?))
+        } else if has("ssm_conv1d_q") {
+            let block = kimi::Kimi::load(loader, prefix, parameters, heads)?;
+            Some(Self::Kimi(block))
         } else if has("shortconv.conv") {
             let conv = short_conv::ShortConv::load(loader, prefix, parameters)?;
             Some(Self::ShortConv(conv))
@@ -69,6 +75,7 @@ impl Recurrent {
             Self::Mamba1(block) => block.state(),
             Self::Mamba2(block) => block.state(),
             Self::Delta(block) => block.state(),
+            Self::Kimi(block) => block.state(),
             Self::ShortConv(block) => (block.state(), 0),
         };
         State {
@@ -88,6 +95,7 @@ impl Recurrent {
             Self::Mamba1(block) => block.forward(pass, input, states),
             Self::Mamba2(block) => block.forward(pass, input, states),
             Self::Delta(block) => block.forward(pass, input, states),
+            Self::Kimi(block) => block.forward(pass, input, states),
             Self::ShortConv(block) => block.forward(pass, input, states),
         }
     }

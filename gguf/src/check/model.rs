@@ -171,6 +171,8 @@ fn check_required(
     let blocks = sizes.number("block_count").unwrap_or(0).min(LAYER_LIMIT);
     // Layers for predicting several tokens have tensors of their own.
     let layers = blocks.saturating_sub(sizes.number("nextn_predict_layers").unwrap_or(0));
+    // The last layers may read the keys and values of an earlier one.
+    let shared = sizes.number("attention.shared_kv_layers").unwrap_or(0);
     let names: HashSet<&[u8]> = file
         .tensors()
         .iter()
@@ -178,7 +180,12 @@ fn check_required(
         .collect();
     for alternatives in &rules.tensors {
         let per_layer = alternatives.iter().any(|stem| stem.contains("{}"));
-        let numbers = if per_layer { 0..layers } else { 0..1 };
+        let stored = ["blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_k_norm"];
+        let numbers = match (per_layer, stored.contains(&alternatives[0])) {
+            (false, _) => 0..1,
+            (true, true) => 0..layers.saturating_sub(shared),
+            (true, false) => 0..layers,
+        };
         let missing: Vec<u64> = numbers
             .filter(|layer| {
                 !alternatives

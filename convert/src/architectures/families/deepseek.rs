@@ -3,7 +3,7 @@
 use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
 use super::{CORE, FFN, MLA, MOE, NEXTN, QKV, SHARED, llama, shaped};
 use crate::Error;
-use crate::config::Config;
+use crate::config::{Config, as_u32};
 use crate::expr::{Expr, Strided};
 
 const DEEPSEEK2: Architecture = Architecture {
@@ -138,11 +138,12 @@ pub(super) const ALL: &[Architecture] = &[
             Param::U32("attention.indexer.key_length", &["index_head_dim"]),
             Param::U32("attention.indexer.top_k", &["index_topk"]),
             Param::With(|model, keys| {
-                if let Some(types) = model.config.list("indexer_types") {
-                    let full: Vec<bool> =
-                        types.iter().map(|ty| ty.as_str() == Some("full")).collect();
-                    keys.set("attention.indexer.types", full);
-                }
+                // Without a list every layer chooses for itself.
+                let full = match model.config.list("indexer_types") {
+                    Some(types) => types.iter().map(|ty| ty.as_str() == Some("full")).collect(),
+                    None => vec![true; model.config.layers()? as usize],
+                };
+                keys.set("attention.indexer.types", full);
                 Ok(())
             }),
         ],
@@ -153,7 +154,7 @@ pub(super) const ALL: &[Architecture] = &[
     Architecture {
         name: "mistral4",
         classes: &["Mistral3ForConditionalGeneration"],
-        model_type: Some("mistral4"),
+        only: Some(|config| config.str("model_type") == Some("mistral4")),
         parts: &[
             CORE,
             FFN,
@@ -178,6 +179,41 @@ pub(super) const ALL: &[Architecture] = &[
                 "*.experts.down_proj",
                 Action::Replace("down_proj", "down_proj.weight"),
             ),
+        ],
+        ..DEEPSEEK2
+    },
+    Architecture {
+        name: "kimi-linear",
+        classes: &["KimiLinearForCausalLM", "KimiLinearModel"],
+        parts: &[
+            CORE,
+            QKV,
+            FFN,
+            MOE,
+            SHARED,
+            MLA,
+            KIMI_DELTA,
+            &[Part::FfnNorm, Part::FfnExpProbsB],
+        ],
+        params: &[
+            Param::Base,
+            Param::U32("vocab_size", &["vocab_size"]),
+            Param::With(kimi_delta),
+            Param::With(latent),
+            Param::U32("rope.dimension_count", &["qk_rope_head_dim"]),
+            Param::U32("expert_feed_forward_length", &["moe_intermediate_size"]),
+            Param::U32(
+                "expert_shared_count",
+                &["num_shared_experts", "n_shared_experts"],
+            ),
+            Param::U32("leading_dense_block_count", &["first_k_dense_replace"]),
+            Param::F32("expert_weights_scale", &["routed_scaling_factor"]),
+        ],
+        rules: &[
+            Rule("*_conv1d.weight", Action::With(kimi_convolution)),
+            Rule("*.A_log", Action::NegExp),
+            Rule("*.dt_bias", Action::Replace("dt_bias", "dt_proj.bias")),
+            Rule("*.kv_b_proj.weight", Action::With(split_kv_b)),
         ],
         ..DEEPSEEK2
     },
@@ -217,6 +253,52 @@ const SPARSE: &[&[Part]] = &[
     INDEXER,
     &[Part::AttnQ, Part::FfnNorm, Part::FfnExpProbsB],
 ];
+
+/// Kimi's delta attention, with a gate of low rank.
+const KIMI_DELTA: &[Part] = &[
+    Part::SsmConv1dQ,
+    Part::SsmConv1dK,
+    Part::SsmConv1dV,
+    Part::SsmFA,
+    Part::SsmFB,
+    Part::SsmGA,
+    Part::SsmGB,
+    Part::SsmBeta,
+    Part::SsmA,
+    Part::SsmDt,
+    Part::SsmNorm,
+];
+
+/// Sizes of delta attention, and which layers have the other kind (they are counted from 1).
+fn kimi_delta(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let field = "linear_attn_config";
+    let config = model.config.get(field).unwrap_or(&serde_json::Value::Null);
+    let number = |name: &str| config.get(name).and_then(as_u32);
+    let layers = config.get("full_attn_layers").and_then(|v| v.as_array());
+    let layers = layers.ok_or_else(|| Error::config(field, "does not list `full_attn_layers`"))?;
+    let layers: Vec<Option<u32>> = layers.iter().map(as_u32).collect();
+    let heads: Vec<i32> = (1..=model.config.layers()?)
+        .map(|layer| i32::from(layers.contains(&Some(layer))))
+        .collect();
+    keys.set("attention.head_count_kv", heads);
+    if let Some(taps) = number("short_conv_kernel_size") {
+        keys.set("ssm.conv_kernel", taps);
+    }
+    if let Some(dim) = number("head_dim") {
+        keys.set("kda.head_dim", dim);
+    }
+    Ok(())
+}
+
+/// A kernel for each channel, in four dimensions.
+fn kimi_convolution(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let taps = expr.row_len();
+    let kernels = shaped(
+        name,
+        expr.reshape(&[taps, 1, expr.elements() / taps.max(1), 1]),
+    )?;
+    Ok(vec![(name.to_owned(), kernels)])
+}
 
 fn all_params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     PARAMS.iter().try_for_each(|param| param.write(model, keys))

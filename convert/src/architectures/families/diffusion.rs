@@ -55,10 +55,7 @@ pub(super) const ALL: &[Architecture] = &[
         classes: &["RND1"],
         parts: &[CORE, QKV, QK_NORM, MOE, &[Part::FfnNorm]],
         params: &[
-            Param::With(|model, keys| {
-                let mut params = qwen::MOE_PARAMS.iter();
-                params.try_for_each(|param| param.write(model, keys))
-            }),
+            qwen::MOE_PARAMS,
             Param::SetBool("attention.causal", false),
             Param::With(mask),
         ],

@@ -44,7 +44,11 @@ fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     keys.set("context_length", 2048u32);
     keys.set("tensor_data_layout", "jploski");
     keys.set("embedding_length", hidden);
-    keys.set("feed_forward_length", hidden.saturating_mul(4));
+    let inner = config.opt_u32(&["ffn_hidden_size"])?;
+    keys.set(
+        "feed_forward_length",
+        inner.unwrap_or(hidden.saturating_mul(4)),
+    );
     keys.set("block_count", model.block_count()?);
     keys.set("attention.head_count", config.heads()?);
     keys.set("attention.head_count_kv", kv_heads(config)?);

@@ -31,6 +31,7 @@ const GEMMA3: Architecture = Architecture {
         Param::Base,
         Param::MaybeF32("final_logit_softcapping", &["final_logit_softcapping"]),
         Param::With(window_unless_uniform),
+        Param::With(|model, keys| attention_scale(model, keys, 62)),
     ],
     rules: PLUS_ONE,
     ..PLAIN
@@ -51,9 +52,10 @@ pub(super) const ALL: &[Architecture] = &[
         parts: &[CORE, QKV, FFN, NORMS],
         params: &[
             Param::With(explicit),
-            Param::F32("attn_logit_softcapping", &["attn_logit_softcapping"]),
-            Param::F32("final_logit_softcapping", &["final_logit_softcapping"]),
+            Param::MaybeF32("attn_logit_softcapping", &["attn_logit_softcapping"]),
+            Param::MaybeF32("final_logit_softcapping", &["final_logit_softcapping"]),
             Param::U32("attention.sliding_window", &["sliding_window"]),
+            Param::With(|model, keys| attention_scale(model, keys, 46)),
         ],
         rules: PLUS_ONE,
         ..PLAIN
@@ -162,6 +164,8 @@ pub(super) const ALL: &[Architecture] = &[
                 "*.per_dim_scale",
                 Action::Replace("per_dim_scale", "per_dim_scale.weight"),
             ),
+            Rule("*.experts.gate_up_proj", Action::With(with_suffix)),
+            Rule("*.experts.down_proj", Action::With(with_suffix)),
             Rule("*.router.scale", Action::With(router_scale)),
             Rule("*.router.per_expert_scale", Action::With(expert_scale)),
         ],
@@ -194,6 +198,23 @@ fn explicit(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     keys.set("attention.key_length", config.u32(&["head_dim"])?);
     keys.set("attention.value_length", config.u32(&["head_dim"])?);
     keys.file_type();
+    Ok(())
+}
+
+/// The scale of the scores, where it is not the one that graphs have built in: by the length of a
+/// head, or (for the number of layers of the largest model) by the width over the heads.
+fn attention_scale(model: &Model, keys: &mut Keys, largest: u32) -> Result<(), Error> {
+    let config = &model.config;
+    let Some(scalar) = config.opt_f64(&["query_pre_attn_scalar"])? else {
+        return Ok(());
+    };
+    let built_in = match config.layers()? == largest {
+        true => config.hidden()? / config.heads()?.max(1),
+        false => config.head_dim()?,
+    };
+    if scalar > 0.0 && scalar != f64::from(built_in) {
+        keys.set("attention.scale", scalar.sqrt().recip() as f32);
+    }
     Ok(())
 }
 
@@ -379,6 +400,11 @@ fn proportional_rope(model: &Model) -> Result<Vec<Named>, Error> {
         .map(|pair| if pair < rotated { 1.0 } else { 1e30 })
         .collect();
     Ok(vec![named("rope_freqs.weight", factors)?])
+}
+
+/// Stacks are stored without the suffix that matrices have.
+fn with_suffix(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    Ok(vec![(format!("{name}.weight"), expr)])
 }
 
 fn router_scale(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {

@@ -30,7 +30,10 @@ pub(super) const ALL: &[Architecture] = &[
         classes: &["GPTBigCodeForCausalLM"],
         parts: &[CORE, FUSED, &[Part::PosEmbd]],
         params: &[Param::With(starcoder)],
-        rules: &[Rule("lm_head.weight", Action::DropIfTied)],
+        rules: &[
+            Rule("lm_head.weight", Action::DropIfTied),
+            Rule("*.c_attn.*", Action::With(single_or_by_head)),
+        ],
         defaults: |config| config.set_default("tie_word_embeddings", true),
         ..PLAIN
     },
@@ -206,11 +209,19 @@ fn layer_norm(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     Ok(())
 }
 
+/// Keys and values of one head for all queries, or of each head beside its query.
+fn single_or_by_head(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    match model.config.bool("multi_query") {
+        Some(false) => by_head(model, name, expr),
+        _ => Ok(vec![(name.to_owned(), expr)]),
+    }
+}
+
 /// Query, key and value of each head stand together.
 fn by_head(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
     let config = &model.config;
     let heads = u64::from(config.heads()?);
-    let hidden = u64::from(config.u32(&["hidden_size", "n_embed"])?);
+    let hidden = u64::from(config.u32(&["hidden_size", "n_embed", "n_embd"])?);
     let rows = if expr.shape().len() == 1 {
         expr.row_len()
     } else {

@@ -35,6 +35,11 @@ pub(super) const SPLIT_SHARED: Rule = Rule(
     "*.shared_mlp.input_linear.weight",
     Action::With(split_shared),
 );
+/// The shared network's way down.
+pub(super) const SHARED_DOWN: Rule = Rule(
+    "*.shared_mlp.output_linear.weight",
+    Action::With(shared_down),
+);
 
 pub(super) const GRANITE_MOE: Architecture = Architecture {
     name: "granitemoe",
@@ -83,13 +88,21 @@ fn split_experts(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error>
 }
 
 /// Beside experts the network is shared; without them it is the layer's own.
+fn shared_suffix(model: &Model) -> Result<&'static str, Error> {
+    let experts = model.config.opt_u32(&["num_local_experts"])?;
+    Ok(match experts {
+        None | Some(0) => "",
+        Some(_) => "_shexp",
+    })
+}
+
+fn shared_down(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let (layer, suffix) = (layer_of(name)?, shared_suffix(model)?);
+    Ok(vec![(format!("blk.{layer}.ffn_down{suffix}.weight"), expr)])
+}
+
 fn split_shared(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
-    let layer = layer_of(name)?;
-    let experts = model
-        .config
-        .opt_u32(&["num_local_experts"])?
-        .unwrap_or_default();
-    let suffix = if experts > 0 { "_shexp" } else { "" };
+    let (layer, suffix) = (layer_of(name)?, shared_suffix(model)?);
     split_gate_up(
         name,
         &expr,

@@ -49,6 +49,12 @@ fn experts(model: &Model, keys: &mut Keys) -> Result<(), Error> {
         let values: Option<Vec<u32>> = match value {
             Some(Json::Array(list)) => list.iter().map(as_u32).collect(),
             Some(value) => as_u32(value).map(|value| vec![value]),
+            // The class has one shared network where the configuration does not count them, and
+            // experts as wide as the others.
+            None if field == "num_shared_expert" => Some(vec![1]),
+            None if field == "moe_intermediate_size" => {
+                Some(vec![model.config.u32(&["intermediate_size"])?])
+            }
             None => None,
         };
         match values.as_deref() {

@@ -44,6 +44,8 @@ pub(super) const ALL: &[Architecture] = &[
             Param::SetU32("expert_gating_func", 2),
             Param::U32("vocab_size", &["vocab_size"]),
             Param::U32("shortconv.l_cache", &["conv_L_cache"]),
+            Param::BoolUnless("expert_weights_norm", "norm_topk_prob", true),
+            Param::F32Unless("expert_weights_scale", "routed_scaling_factor", 1.0),
         ],
         rules: &[
             Rule("*.conv.conv.weight", Action::Squeeze),

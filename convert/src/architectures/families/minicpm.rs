@@ -82,5 +82,19 @@ fn params(model: &Model, keys: &mut Keys) -> Result<(), Error> {
         config.u32(&["qk_nope_head_dim"])? + rope,
     );
     keys.set("rope.dimension_count", rope);
+    // Other scales than those that graphs have built in.
+    let scale = config.f64(&["scale_emb"])?;
+    if scale != 12.0 {
+        keys.set("embedding_scale", scale as f32);
+    }
+    let depth = config.f64(&["scale_depth"])?;
+    if depth != 1.4 {
+        let layers = f64::from(config.layers()?);
+        keys.set("residual_scale", (depth / layers.sqrt()) as f32);
+    }
+    let base = config.f64(&["dim_model_base"])?;
+    if base != 256.0 {
+        keys.set("logit_scale", (f64::from(config.hidden()?) / base) as f32);
+    }
     Ok(())
 }

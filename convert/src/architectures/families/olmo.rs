@@ -46,6 +46,11 @@ pub(super) const ALL: &[Architecture] = &[
         classes: &["OlmoeForCausalLM"],
         parts: &[CORE, QKV, QK_NORM, MOE, &[Part::FfnNorm]],
         defaults: |config| config.set_default("rms_norm_eps", 1e-5),
+        params: &[
+            Param::Base,
+            Param::BoolUnless("expert_weights_norm", "norm_topk_prob", false),
+            Param::MaybeF32("attention.clamp_kqv", &["clip_qkv"]),
+        ],
         rules: &[Rule("*.rotary_emb.*", Action::Drop)],
         ..PLAIN
     },

@@ -64,10 +64,11 @@ fn phi2(model: &Model, keys: &mut Keys) -> Result<(), Error> {
         config.u32(&["n_positions", "max_position_embeddings"])?,
     );
     keys.set("embedding_length", hidden);
-    keys.set("feed_forward_length", 4 * hidden);
+    let inner = config.opt_u32(&["intermediate_size", "n_inner"])?;
+    keys.set("feed_forward_length", inner.unwrap_or(4 * hidden));
     keys.set("block_count", model.block_count()?);
     keys.set("attention.head_count", heads);
-    keys.set("attention.head_count_kv", heads);
+    keys.set("attention.head_count_kv", config.kv_heads()?);
     let epsilon = config.f64(&["layer_norm_epsilon", "layer_norm_eps"])? as f32;
     keys.set("attention.layer_norm_epsilon", epsilon);
     keys.set("rope.dimension_count", rotated(model)?);

@@ -56,6 +56,21 @@ pub(super) const ALL: &[Architecture] = &[
                 Action::Replace("feedforward_layernorm", "post_attention_layernorm"),
             ),
         ],
+        // The class scales its rotation where the configuration says nothing of it.
+        defaults: |config| {
+            if config.rope("rope_type").is_none() {
+                for (field, value) in [
+                    ("factor", 8.0),
+                    ("low_freq_factor", 1.0),
+                    ("high_freq_factor", 4.0),
+                    ("original_max_position_embeddings", 8192.0),
+                    ("rope_theta", 12e6),
+                ] {
+                    config.set_rope_default(field, value);
+                }
+                config.set_rope_default("rope_type", "llama3");
+            }
+        },
         params: PARAMS,
         early: xielu,
         ..PLAIN

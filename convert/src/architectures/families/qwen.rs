@@ -2,21 +2,24 @@
 
 use serde_json::Value as Json;
 
-use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
+use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule, clean};
 use super::mixtures::{transposed_down, transposed_gate_up};
 use super::{CORE, FFN, MOE, QK_NORM, QKV, SHARED, layer_of, llama, split_gate_up};
 use crate::Error;
 use crate::expr::Expr;
 
 /// Widths of the experts.
-pub(super) const MOE_PARAMS: &[Param] = &[
-    Param::Base,
-    Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
-    Param::MaybeU32(
-        "expert_shared_feed_forward_length",
-        &["shared_expert_intermediate_size"],
-    ),
-];
+pub(super) const MOE_PARAMS: Param = Param::With(|model, keys| {
+    const WIDTHS: [Param; 2] = [
+        Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
+        Param::MaybeU32(
+            "expert_shared_feed_forward_length",
+            &["shared_expert_intermediate_size"],
+        ),
+    ];
+    Param::Base.write(model, keys)?;
+    WIDTHS.iter().try_for_each(|param| param.write(model, keys))
+});
 
 pub(super) const ALL: &[Architecture] = &[
     Architecture {
@@ -53,14 +56,20 @@ pub(super) const ALL: &[Architecture] = &[
             SHARED,
             &[Part::FfnNorm, Part::FfnGateInpShexp],
         ],
-        params: MOE_PARAMS,
+        params: &[
+            MOE_PARAMS,
+            Param::BoolUnless("expert_weights_norm", "norm_topk_prob", false),
+        ],
         ..PLAIN
     },
     Architecture {
         name: "qwen3moe",
         classes: &["Qwen3MoeForCausalLM"],
         parts: &[CORE, QKV, QK_NORM, FFN, MOE, &[Part::FfnNorm]],
-        params: MOE_PARAMS,
+        params: &[
+            MOE_PARAMS,
+            Param::BoolUnless("expert_weights_norm", "norm_topk_prob", true),
+        ],
         ..PLAIN
     },
     Architecture {
@@ -118,13 +127,9 @@ pub(super) const ALL: &[Architecture] = &[
         ],
         parts: &[CORE, QKV, QK_NORM, MOE, &[Part::FfnNorm]],
         params: &[
-            Param::Base,
-            Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
-            Param::MaybeU32(
-                "expert_shared_feed_forward_length",
-                &["shared_expert_intermediate_size"],
-            ),
+            MOE_PARAMS,
             Param::With(deepstack),
+            Param::BoolUnless("expert_weights_norm", "norm_topk_prob", true),
         ],
         rules: &[
             Rule("*thinker.*", Action::Replace("thinker.", "")),
@@ -152,10 +157,28 @@ fn deepstack(model: &Model, keys: &mut Keys) -> Result<(), Error> {
 
 /// Stacked matrices are published with their inputs first; newer files have them last, which is
 /// GGUF's order.
-fn gate_up(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+fn inputs_first(model: &Model, name: &str, expr: &Expr) -> Result<bool, Error> {
     let width = u64::from(model.config.hidden()?);
-    let published = expr.shape().get(1) == Some(&width);
-    if published {
+    let inner = u64::from(model.config.u32(&["moe_intermediate_size"])?);
+    let sizes = |name: &str| match name.contains("gate_up_proj") {
+        true => (width, 2 * inner),
+        false => (inner, width),
+    };
+    let (inputs, outputs) = sizes(name);
+    if inputs != outputs {
+        return Ok(expr.shape().get(1) == Some(&inputs));
+    }
+    // A square matrix does not tell, but then its partner in the layer does.
+    let partner = match name.contains("gate_up_proj") {
+        true => name.replace("gate_up_proj", "down_proj"),
+        false => name.replace("down_proj", "gate_up_proj"),
+    };
+    let stored = model.tensors.iter().find(|t| clean(&t.name) == partner);
+    Ok(stored.is_none_or(|stored| stored.shape.get(1) == Some(&sizes(&partner).0)))
+}
+
+fn gate_up(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    if inputs_first(model, name, &expr)? {
         return transposed_gate_up(model, name, expr);
     }
     let layer = layer_of(name)?;
@@ -164,10 +187,9 @@ fn gate_up(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
 }
 
 fn down(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
-    let inner = u64::from(model.config.u32(&["moe_intermediate_size"])?);
-    let published = expr.shape().get(1) == Some(&inner);
+    let transpose = inputs_first(model, name, &expr)?;
     let name = name.trim_end_matches(".weight");
-    if published {
+    if transpose {
         return transposed_down(model, name, expr);
     }
     Ok(vec![(format!("{name}.weight"), expr)])

@@ -1,6 +1,7 @@
 //! Qwen3-Next and Qwen 3.5: gated delta nets between layers of attention.
 
 use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
+use super::qwen::MOE_PARAMS;
 use super::{
     CORE, FFN, MOE, NEXTN, QK_NORM, QKV, SHARED, layer_types, partial_rotary, shaped, split_gate_up,
 };
@@ -21,13 +22,9 @@ const DELTA: &[Part] = &[
 ];
 
 const EXPERTS: &[Param] = &[
-    Param::Base,
-    Param::MaybeU32("expert_feed_forward_length", &["moe_intermediate_size"]),
-    Param::MaybeU32(
-        "expert_shared_feed_forward_length",
-        &["shared_expert_intermediate_size"],
-    ),
+    MOE_PARAMS,
     Param::With(delta_net),
+    Param::BoolUnless("expert_weights_norm", "norm_topk_prob", true),
 ];
 
 const NEXT: Architecture = Architecture {
@@ -37,6 +34,7 @@ const NEXT: Architecture = Architecture {
         CORE,
         QKV,
         QK_NORM,
+        FFN,
         MOE,
         SHARED,
         NEXTN,

@@ -1,7 +1,7 @@
 //! State space beside attention: Falcon-H1, Granite 4, Jamba; and what they share with Mamba.
 
 use super::super::{Action, Architecture, Keys, Model, Named, PLAIN, Param, Part, Rule};
-use super::granite::{SPLIT_EXPERTS, SPLIT_SHARED};
+use super::granite::{SHARED_DOWN, SPLIT_EXPERTS, SPLIT_SHARED};
 use super::llama::rope_dimension;
 use super::{CORE, FFN, MOE, QKV, SHARED, floats, layer_types, shaped};
 use crate::Error;
@@ -46,32 +46,19 @@ pub(super) const ALL: &[Architecture] = &[
         ],
         ..PLAIN
     },
+    GRANITE_HYBRID,
+    // The class without any state space: names and graph of the older Granite.
     Architecture {
-        name: "granitehybrid",
-        classes: &["GraniteMoeHybridForCausalLM", "BambaForCausalLM"],
-        parts: &[
-            CORE,
-            QKV,
-            FFN,
-            MOE,
-            SHARED,
-            SSM_PLAIN,
-            &[Part::FfnNorm, Part::SsmNorm],
-        ],
-        defaults: |config| config.remove("head_dim"),
-        params: &[Param::With(granite_hybrid)],
-        rules: &[
-            Rule("*.q_proj.*", Action::PermuteQ),
-            Rule("*.k_proj.*", Action::PermuteK),
-            SPLIT_EXPERTS,
-            SPLIT_SHARED,
-            DECAY_COLUMN,
-            SKIP_COLUMN,
-            CONVOLUTION,
-            TIME_STEP,
-            Rule("*.mamba.norm.weight", Action::With(group_norm)),
-        ],
-        ..PLAIN
+        name: "granitemoe",
+        classes: &["GraniteMoeHybridForCausalLM"],
+        only: Some(|config| attends_only(config) && uses_experts(config)),
+        ..GRANITE_HYBRID
+    },
+    Architecture {
+        name: "granite",
+        classes: &["GraniteMoeHybridForCausalLM"],
+        only: Some(|config| attends_only(config) && !uses_experts(config)),
+        ..GRANITE_HYBRID
     },
     Architecture {
         name: "jamba",
@@ -100,6 +87,44 @@ pub(super) const ALL: &[Architecture] = &[
         ..PLAIN
     },
 ];
+
+const GRANITE_HYBRID: Architecture = Architecture {
+    name: "granitehybrid",
+    classes: &["GraniteMoeHybridForCausalLM", "BambaForCausalLM"],
+    parts: &[
+        CORE,
+        QKV,
+        FFN,
+        MOE,
+        SHARED,
+        SSM_PLAIN,
+        &[Part::FfnNorm, Part::SsmNorm],
+    ],
+    defaults: |config| config.remove("head_dim"),
+    params: &[Param::With(granite_hybrid)],
+    rules: &[
+        Rule("*.q_proj.*", Action::PermuteQ),
+        Rule("*.k_proj.*", Action::PermuteK),
+        SPLIT_EXPERTS,
+        SPLIT_SHARED,
+        SHARED_DOWN,
+        DECAY_COLUMN,
+        SKIP_COLUMN,
+        CONVOLUTION,
+        TIME_STEP,
+        Rule("*.mamba.norm.weight", Action::With(group_norm)),
+    ],
+    ..PLAIN
+};
+
+fn attends_only(config: &Config) -> bool {
+    attention_layers(config).is_ok_and(|layers| layers.iter().all(|&attends| attends))
+}
+
+fn uses_experts(config: &Config) -> bool {
+    let used = config.opt_u32(&["num_experts_per_tok", "num_experts_per_token"]);
+    used.is_ok_and(|used| used.unwrap_or(0) > 0)
+}
 
 /// State space without its norm.
 const SSM_PLAIN: &[Part] = &[
@@ -166,6 +191,10 @@ fn falcon_h1(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     Ok(())
 }
 
+fn tied(config: &Config) -> bool {
+    super::flag(config, "tie_word_embeddings")
+}
+
 /// Multipliers that the model applies to activations, moved into its weights.
 fn multiplied(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
     let config = &model.config;
@@ -180,6 +209,15 @@ fn multiplied(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error
     };
     let scaled = |factor: f64| Ok(expr.compute(Arithmetic::Multiply(factor as f32)));
     let is = |part: &str| name.contains(part);
+    if is("embed_tokens") && tied(config) {
+        // The head's multiplier is another one than the embedding's: two matrices.
+        let head = expr.compute(Arithmetic::Multiply(factor("lm_head_multiplier")? as f32));
+        let embedding = scaled(factor("embedding_multiplier")?)?;
+        return Ok(vec![
+            (name.to_owned(), embedding),
+            ("lm_head.weight".to_owned(), head),
+        ]);
+    }
     let expr = if is("embed_tokens") {
         scaled(factor("embedding_multiplier")?)
     } else if is("lm_head") {
@@ -263,7 +301,10 @@ fn granite_hybrid(model: &Model, keys: &mut Keys) -> Result<(), Error> {
         keys.set("context_length", 1u32 << 20);
     }
     keys.set("vocab_size", config.u32(&["vocab_size"])?);
-    rope_dimension(model, keys)?;
+    match config.opt_u32(&["attn_rotary_emb"])? {
+        Some(dim) => keys.set("rope.dimension_count", dim),
+        None => rope_dimension(model, keys)?,
+    }
     super::granite::scales(model, keys)?;
     Param::MaybeU32(
         "expert_shared_feed_forward_length",
