@@ -8,8 +8,7 @@ use gristmill_quantize::codebooks::{
 use super::super::SUPER;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::codebooks as avx512;
-use super::legacy::half;
-use super::{BlockScales, Codes, HalfScales, SuperScales, place};
+use super::{BlockScales, Codes, Cpu, HalfScales, SuperScales, place};
 
 /// Codes of an entry whose values are negative where the bits of `signs` are set.
 #[inline(always)]
@@ -48,11 +47,12 @@ pub(crate) struct IQ2_XXS;
 
 impl Codes for IQ2_XXS {
     const BYTES: usize = 66;
+    const RANGE: [i32; 2] = [-43, 43];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(bytes);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(bytes);
         let records = bytes[2..].as_chunks::<8>().0.iter();
         for (b, (record, codes)) in records.zip(codes.chunks_exact_mut(32)).enumerate() {
             let word = word(&record[4..]);
@@ -77,11 +77,12 @@ pub(crate) struct IQ2_XS;
 
 impl Codes for IQ2_XS {
     const BYTES: usize = 74;
+    const RANGE: [i32; 2] = [-43, 43];
     type Shape = HalfScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(bytes);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(bytes);
         for j in 0..16 {
             scales.half[place(j)] = d * (0.5 + nibble(&bytes[66..], j)) * 0.25;
         }
@@ -105,11 +106,12 @@ pub(crate) struct IQ2_S;
 
 impl Codes for IQ2_S {
     const BYTES: usize = 82;
+    const RANGE: [i32; 2] = [-43, 43];
     type Shape = HalfScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(bytes);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(bytes);
         for j in 0..16 {
             scales.half[place(j)] = d * (0.5 + nibble(&bytes[74..], j)) * 0.25;
         }
@@ -133,11 +135,12 @@ pub(crate) struct IQ3_XXS;
 
 impl Codes for IQ3_XXS {
     const BYTES: usize = 98;
+    const RANGE: [i32; 2] = [-62, 62];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(bytes);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(bytes);
         for (b, codes) in codes.chunks_exact_mut(32).enumerate() {
             let word = word(&bytes[66 + 4 * b..]);
             scales.scale[b] = d * (0.5 + (word >> 28) as f32) * 0.5;
@@ -162,11 +165,12 @@ pub(crate) struct IQ3_S;
 
 impl Codes for IQ3_S {
     const BYTES: usize = 110;
+    const RANGE: [i32; 2] = [-15, 15];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(bytes);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(bytes);
         for b in 0..8 {
             scales.scale[b] = d * (1.0 + 2.0 * nibble(&bytes[106..], b));
         }
@@ -201,11 +205,12 @@ pub(crate) struct IQ1_S;
 
 impl Codes for IQ1_S {
     const BYTES: usize = 50;
+    const RANGE: [i32; 2] = [-9, 9];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(bytes);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(bytes);
         for (b, codes) in codes.chunks_exact_mut(32).enumerate() {
             let word = short(&bytes[34 + 2 * b..]);
             scales.scale[b] = d * f32::from(2 * (word >> 12 & 7) + 1) * 0.125;
@@ -231,16 +236,17 @@ pub(crate) struct IQ1_M;
 
 impl Codes for IQ1_M {
     const BYTES: usize = 56;
+    const RANGE: [i32; 2] = [-9, 9];
     type Shape = HalfScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let words: [u16; 4] = std::array::from_fn(|i| short(&bytes[48 + 2 * i..]));
         let d = words
             .iter()
             .rev()
             .fold(0, |bits, word| bits << 4 | word >> 12);
-        let d = half(&d.to_le_bytes());
+        let d = cpu.half(&d.to_le_bytes());
         for j in 0..16 {
             let s = words[j / 4] >> (3 * (j % 4)) & 7;
             scales.half[place(j)] = d * f32::from(2 * s + 1) * 0.125;

@@ -4,9 +4,8 @@
 use super::super::SUPER;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::k_quants as avx512;
-use super::legacy::half;
 use super::{
-    BlockScalesMinima, Codes, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales, place,
+    BlockScalesMinima, Codes, Cpu, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales, place,
 };
 
 /// 16 bytes of scale and minimum nibbles, 64 bytes of 2-bit codes, d, dmin;
@@ -15,15 +14,18 @@ pub(crate) struct Q2_K;
 
 impl Codes for Q2_K {
     const BYTES: usize = 84;
+    const RANGE: [i32; 2] = [0, 45];
     type Shape = FoldedScalesMinima;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let (d, dmin) = (half(&bytes[80..]), half(&bytes[82..]));
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let (d, dmin) = (cpu.half(&bytes[80..]), cpu.half(&bytes[82..]));
         scales.scale = [d; 8];
-        for j in 0..16 {
-            scales.half[place(j)] = f32::from(bytes[j] & 15);
-            scales.min[place(j)] = -(dmin * f32::from(bytes[j] >> 4));
+        for (b, pair) in bytes[..16].as_chunks::<2>().0.iter().enumerate() {
+            for half in 0..2 {
+                scales.half[8 * half + b] = f32::from(pair[half] & 15);
+                scales.min[8 * half + b] = -(dmin * f32::from(pair[half] >> 4));
+            }
         }
         for (codes, packed) in codes
             .chunks_exact_mut(128)
@@ -54,16 +56,20 @@ pub(crate) struct Q3_K;
 
 impl Codes for Q3_K {
     const BYTES: usize = 110;
+    const RANGE: [i32; 2] = [-128, 124];
     type Shape = FoldedScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        scales.scale = [-half(&bytes[108..]); 8];
-        let packed = &bytes[96..108];
-        for j in 0..16 {
-            let low = packed[j % 8] >> (4 * (j / 8)) & 15;
-            let high = packed[8 + j % 4] >> (2 * (j / 4)) & 3;
-            scales.half[place(j)] = f32::from(32 - (low | high << 4) as i8);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        scales.scale = [-cpu.half(&bytes[108..]); 8];
+        // Four 6-bit fields in the bytes of each word.
+        let high = word(bytes, 104);
+        for i in 0..4 {
+            let low = word(bytes, 96 + 4 * (i % 2)) >> (4 * (i / 2)) & 0x0F0F_0F0F;
+            let fields = (low | (high >> (2 * i) & 0x0303_0303) << 4).to_le_bytes();
+            for (j, field) in fields.into_iter().enumerate() {
+                scales.half[place(4 * i + j)] = f32::from(32 - field as i8);
+            }
         }
         let high = &bytes[..32];
         for (h, codes) in codes.chunks_exact_mut(128).enumerate() {
@@ -85,12 +91,17 @@ impl Codes for Q3_K {
     }
 }
 
+/// Four bytes from `at` on.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 /// The eight 6-bit scales and minima that Q4_K and Q5_K pack into 12 bytes.
 #[inline(always)]
-fn scales_and_minima(bytes: &[u8], scales: &mut SuperScales) {
-    let (d, dmin) = (half(bytes), half(&bytes[2..]));
-    let word = |i: usize| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
-    let (a, b, c) = (word(4), word(8), word(12));
+fn scales_and_minima(bytes: &[u8], scales: &mut SuperScales, cpu: impl Cpu) {
+    let (d, dmin) = (cpu.half(bytes), cpu.half(&bytes[2..]));
+    let (a, b, c) = (word(bytes, 4), word(bytes, 8), word(bytes, 12));
     // Four 6-bit fields in the bytes of each word.
     let sc = [a & 0x3F3F_3F3F, (c & 0x0F0F_0F0F) | (a >> 2 & 0x3030_3030)];
     let mn = [
@@ -108,11 +119,12 @@ pub(crate) struct Q4_K;
 
 impl Codes for Q4_K {
     const BYTES: usize = 144;
+    const RANGE: [i32; 2] = [0, 15];
     type Shape = BlockScalesMinima;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        scales_and_minima(bytes, scales);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        scales_and_minima(bytes, scales, cpu);
         for (codes, packed) in codes.chunks_exact_mut(64).zip(bytes[16..].chunks_exact(32)) {
             for l in 0..32 {
                 codes[l] = (packed[l] & 15) + 128;
@@ -134,11 +146,12 @@ pub(crate) struct Q5_K;
 
 impl Codes for Q5_K {
     const BYTES: usize = 176;
+    const RANGE: [i32; 2] = [0, 31];
     type Shape = BlockScalesMinima;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        scales_and_minima(bytes, scales);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        scales_and_minima(bytes, scales, cpu);
         let high = &bytes[16..48];
         let packed = bytes[48..].chunks_exact(32);
         for (i, (codes, packed)) in codes.chunks_exact_mut(64).zip(packed).enumerate() {
@@ -162,11 +175,12 @@ pub(crate) struct Q6_K;
 
 impl Codes for Q6_K {
     const BYTES: usize = 210;
+    const RANGE: [i32; 2] = [-32, 31];
     type Shape = HalfScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(&bytes[208..]);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(&bytes[208..]);
         for j in 0..16 {
             scales.half[place(j)] = d * f32::from(bytes[192 + j] as i8);
         }

@@ -1,34 +1,45 @@
 //! The types of 32-value blocks with f16 scales.
 
-use gristmill_quantize::half::f16_to_f32;
-
 use super::super::{BLOCK, SUPER};
 #[cfg(target_arch = "x86_64")]
 use super::avx512::legacy as avx512;
-use super::{BlockScales, BlockScalesMinima, Codes, SuperScales};
+use super::{BlockScales, BlockScalesMinima, Codes, Cpu, SuperScales};
 
-/// Reads a little-endian f16 at the start of `bytes`.
+/// `N` bytes of a block from `at` on.
 #[inline(always)]
-pub(super) fn half(bytes: &[u8]) -> f32 {
-    f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
+fn fixed<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+    block[at..].first_chunk().expect("a block has them")
+}
+
+/// The same byte eight times.
+const fn repeated(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// Eight bytes as a word, on which operations that carry nothing from byte to byte act side by side.
+#[inline(always)]
+fn word(bytes: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*bytes)
 }
 
 /// Nibbles of 16 bytes, the low ones first, plus `offset`.
 #[inline(always)]
-fn nibbles(bytes: &[u8], codes: &mut [u8], offset: u8) {
-    for j in 0..16 {
-        codes[j] = (bytes[j] & 15) + offset;
-        codes[16 + j] = (bytes[j] >> 4) + offset;
-    }
+fn nibbles(packed: &[u8; 16], codes: &mut [u8; BLOCK], offset: u8) {
+    five_bits(0, packed, codes, offset);
 }
 
 /// [`nibbles`] with a fifth bit, bit `e` of `high` for value `e`.
 #[inline(always)]
-fn five_bits(high: &[u8], bytes: &[u8], codes: &mut [u8], offset: u8) {
-    let high = u32::from_le_bytes([high[0], high[1], high[2], high[3]]);
-    for j in 0..16 {
-        codes[j] = ((bytes[j] & 15) | ((high >> j << 4) & 16) as u8) + offset;
-        codes[16 + j] = ((bytes[j] >> 4) | ((high >> (j + 16) << 4) & 16) as u8) + offset;
+fn five_bits(high: u32, packed: &[u8; 16], codes: &mut [u8; BLOCK], offset: u8) {
+    let packed = packed.as_chunks::<8>().0;
+    let codes = codes.as_chunks_mut::<8>().0;
+    for (i, codes) in codes.iter_mut().enumerate() {
+        let low = word(&packed[i % 2]) >> (4 * (i / 2)) & repeated(15);
+        let bits = u64::from(high >> (8 * i) & 255);
+        // Bit e alone in byte e; then wherever there is one, bit 7; then bit 4.
+        let alone = bits.wrapping_mul(repeated(1)) & 0x8040_2010_0804_0201;
+        let fifth = ((alone + repeated(127)) & repeated(128)) >> 3;
+        *codes = ((low | fifth) + repeated(offset)).to_le_bytes();
     }
 }
 
@@ -37,14 +48,15 @@ pub(crate) struct Q4_0;
 
 impl Codes for Q4_0 {
     const BYTES: usize = 8 * 18;
+    const RANGE: [i32; 2] = [-8, 7];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<18>().0.iter();
-        for (b, (block, codes)) in blocks.zip(codes.chunks_exact_mut(BLOCK)).enumerate() {
-            scales.scale[b] = half(block);
-            nibbles(&block[2..], codes, 128 - 8);
+        for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
+            scales.scale[b] = cpu.half(block);
+            nibbles(fixed(block, 2), codes, 128 - 8);
         }
     }
 
@@ -61,15 +73,16 @@ pub(crate) struct Q4_1;
 
 impl Codes for Q4_1 {
     const BYTES: usize = 8 * 20;
+    const RANGE: [i32; 2] = [0, 15];
     type Shape = BlockScalesMinima;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<20>().0.iter();
-        for (b, (block, codes)) in blocks.zip(codes.chunks_exact_mut(BLOCK)).enumerate() {
-            scales.scale[b] = half(block);
-            scales.min[b] = half(&block[2..]);
-            nibbles(&block[4..], codes, 128);
+        for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
+            scales.scale[b] = cpu.half(block);
+            scales.min[b] = cpu.half(&block[2..]);
+            nibbles(fixed(block, 4), codes, 128);
         }
     }
 
@@ -86,14 +99,16 @@ pub(crate) struct Q5_0;
 
 impl Codes for Q5_0 {
     const BYTES: usize = 8 * 22;
+    const RANGE: [i32; 2] = [-16, 15];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<22>().0.iter();
-        for (b, (block, codes)) in blocks.zip(codes.chunks_exact_mut(BLOCK)).enumerate() {
-            scales.scale[b] = half(block);
-            five_bits(&block[2..], &block[6..], codes, 128 - 16);
+        for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
+            scales.scale[b] = cpu.half(block);
+            let high = u32::from_le_bytes(*fixed(block, 2));
+            five_bits(high, fixed(block, 6), codes, 128 - 16);
         }
     }
 
@@ -110,15 +125,17 @@ pub(crate) struct Q5_1;
 
 impl Codes for Q5_1 {
     const BYTES: usize = 8 * 24;
+    const RANGE: [i32; 2] = [0, 31];
     type Shape = BlockScalesMinima;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<24>().0.iter();
-        for (b, (block, codes)) in blocks.zip(codes.chunks_exact_mut(BLOCK)).enumerate() {
-            scales.scale[b] = half(block);
-            scales.min[b] = half(&block[2..]);
-            five_bits(&block[4..], &block[8..], codes, 128);
+        for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
+            scales.scale[b] = cpu.half(block);
+            scales.min[b] = cpu.half(&block[2..]);
+            let high = u32::from_le_bytes(*fixed(block, 4));
+            five_bits(high, fixed(block, 8), codes, 128);
         }
     }
 
@@ -135,15 +152,18 @@ pub(crate) struct Q8_0;
 
 impl Codes for Q8_0 {
     const BYTES: usize = 8 * 34;
+    const RANGE: [i32; 2] = [-128, 127];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<34>().0.iter();
-        for (b, (block, codes)) in blocks.zip(codes.chunks_exact_mut(BLOCK)).enumerate() {
-            scales.scale[b] = half(block);
-            for (code, &byte) in codes.iter_mut().zip(&block[2..]) {
-                *code = byte ^ 0x80;
+        for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
+            scales.scale[b] = cpu.half(block);
+            let signed: &[u8; BLOCK] = fixed(block, 2);
+            let words = signed.as_chunks::<8>().0.iter();
+            for (codes, signed) in codes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                *codes = (word(signed) ^ repeated(0x80)).to_le_bytes();
             }
         }
     }

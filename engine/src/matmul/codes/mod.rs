@@ -19,6 +19,8 @@ pub(super) use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(super) use nibbles::{IQ4_NL, IQ4_XS, MXFP4, NVFP4};
 pub(super) use ternary::{Q1_0, Q2_0, TQ1_0, TQ2_0};
 
+use gristmill_quantize::half::f16_to_f32;
+
 use super::SUPER;
 
 /// How finely scales are given.
@@ -94,18 +96,47 @@ pub(super) trait Codes {
     type Shape: Shape;
     /// Stored bytes of 256 weights.
     const BYTES: usize;
+    /// The least and the greatest signed code, of [`Scales::Folded`] types times its integer scale.
+    const RANGE: [i32; 2];
 
     /// Unpacks one superblock of [`Self::BYTES`] bytes.
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu);
 
-    /// The same with AVX-512; by default, the plain function compiled for it.
+    /// The same with AVX-512.
     ///
     /// # Safety
     /// The CPU must have it.
     #[cfg(target_arch = "x86_64")]
+    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales);
+}
+
+/// What unpacking does that compilers find no instruction for by themselves. A value is the proof
+/// that the CPU has the instructions.
+pub(super) trait Cpu: Copy {
+    /// The little-endian f16 at the start of some bytes.
+    fn half(self, bytes: &[u8]) -> f32;
+
+    /// Table values for the nibbles of 8 or 16 bytes: those of the low ones first.
+    fn look_up(self, bytes: &[u8], codes: &mut [u8], table: &[u8; 16]);
+}
+
+/// Plain code.
+#[derive(Clone, Copy)]
+pub(super) struct Plain;
+
+impl Cpu for Plain {
     #[inline(always)]
-    unsafe fn unpack_avx512(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        Self::unpack(bytes, codes, scales);
+    fn half(self, bytes: &[u8]) -> f32 {
+        f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
+    }
+
+    #[inline(always)]
+    fn look_up(self, bytes: &[u8], codes: &mut [u8], table: &[u8; 16]) {
+        let (low, high) = codes.split_at_mut(bytes.len());
+        for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
+            *low = table[usize::from(byte & 15)];
+            *high = table[usize::from(byte >> 4)];
+        }
     }
 }
 
@@ -115,7 +146,8 @@ const fn place(j: usize) -> usize {
     j / 2 + j % 2 * 8
 }
 
-/// Unpacks one superblock, in some way.
+/// Unpacks one superblock, in some way: a closure of the kernel, whose instruction set it is compiled
+/// for (a function's name would be called through a shim that is compiled for the plainest CPU).
 pub(super) trait Unpack: Fn(&[u8], &mut [u8; SUPER], &mut SuperScales) {}
 
 impl<F: Fn(&[u8], &mut [u8; SUPER], &mut SuperScales)> Unpack for F {}
@@ -165,7 +197,7 @@ pub(super) fn unpack_some(
     bytes: &[u8],
     codes: &mut [u8; SUPER],
     scales: &mut SuperScales,
-    unpack: impl Unpack,
+    unpack: &impl Unpack,
 ) {
     let mut padded;
     let bytes = match bytes.get(..block) {

@@ -6,8 +6,7 @@ use gristmill_quantize::codebooks::{E2M1_DOUBLED, IQ4_VALUES, e8m0_half, ue4m3_h
 use super::super::{BLOCK, SUPER};
 #[cfg(target_arch = "x86_64")]
 use super::avx512::nibbles as avx512;
-use super::legacy::half;
-use super::{BlockScales, Codes, HalfScales, SuperScales, place};
+use super::{BlockScales, Codes, Cpu, HalfScales, SuperScales, place};
 
 /// A table of signed values as codes.
 const fn codes_of(values: &[i8; 16]) -> [u8; 16] {
@@ -25,29 +24,20 @@ pub(super) const IQ4: [u8; 16] = codes_of(&IQ4_VALUES);
 /// Codes of [`E2M1_DOUBLED`].
 pub(super) const E2M1: [u8; 16] = codes_of(&E2M1_DOUBLED);
 
-/// Table values for the nibbles of some bytes, the low ones first.
-#[inline(always)]
-fn look_up(bytes: &[u8], codes: &mut [u8], table: &[u8; 16]) {
-    let (low, high) = codes.split_at_mut(bytes.len());
-    for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
-        *low = table[usize::from(byte & 15)];
-        *high = table[usize::from(byte >> 4)];
-    }
-}
-
 /// d, then 16 bytes of nibbles; value = d * table[q].
 pub(crate) struct IQ4_NL;
 
 impl Codes for IQ4_NL {
     const BYTES: usize = 8 * 18;
+    const RANGE: [i32; 2] = [-127, 113];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<18>().0.iter();
         for (b, (block, codes)) in blocks.zip(codes.chunks_exact_mut(BLOCK)).enumerate() {
-            scales.scale[b] = half(block);
-            look_up(&block[2..], codes, &IQ4);
+            scales.scale[b] = cpu.half(block);
+            cpu.look_up(&block[2..], codes, &IQ4);
         }
     }
 
@@ -65,11 +55,12 @@ pub(crate) struct IQ4_XS;
 
 impl Codes for IQ4_XS {
     const BYTES: usize = 136;
+    const RANGE: [i32; 2] = [-127, 113];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        let d = half(bytes);
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        let d = cpu.half(bytes);
         let high = u16::from_le_bytes([bytes[2], bytes[3]]);
         for b in 0..8 {
             let low = bytes[4 + b / 2] >> (4 * (b % 2)) & 15;
@@ -80,7 +71,7 @@ impl Codes for IQ4_XS {
             .chunks_exact_mut(BLOCK)
             .zip(bytes[8..].chunks_exact(16))
         {
-            look_up(packed, codes, &IQ4);
+            cpu.look_up(packed, codes, &IQ4);
         }
     }
 
@@ -97,14 +88,15 @@ pub(crate) struct MXFP4;
 
 impl Codes for MXFP4 {
     const BYTES: usize = 8 * 17;
+    const RANGE: [i32; 2] = [-12, 12];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<17>().0.iter();
         for (b, (block, codes)) in blocks.zip(codes.chunks_exact_mut(BLOCK)).enumerate() {
             scales.scale[b] = e8m0_half(block[0]);
-            look_up(&block[1..], codes, &E2M1);
+            cpu.look_up(&block[1..], codes, &E2M1);
         }
     }
 
@@ -122,15 +114,16 @@ pub(crate) struct NVFP4;
 
 impl Codes for NVFP4 {
     const BYTES: usize = 4 * 36;
+    const RANGE: [i32; 2] = [-12, 12];
     type Shape = HalfScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<36>().0.iter();
         for (i, (block, codes)) in blocks.zip(codes.chunks_exact_mut(64)).enumerate() {
             for s in 0..4 {
                 scales.half[place(4 * i + s)] = ue4m3_half(block[s]);
-                look_up(&block[4 + 8 * s..][..8], &mut codes[16 * s..][..16], &E2M1);
+                cpu.look_up(&block[4 + 8 * s..][..8], &mut codes[16 * s..][..16], &E2M1);
             }
         }
     }

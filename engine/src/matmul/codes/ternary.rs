@@ -4,20 +4,20 @@
 use super::super::SUPER;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::ternary as avx512;
-use super::legacy::half;
-use super::{BlockScales, Codes, SuperScales};
+use super::{BlockScales, Codes, Cpu, SuperScales};
 
 /// 48 bytes of five base-3 digits, 4 bytes of four, d; value = d * (digit - 1).
 pub(crate) struct TQ1_0;
 
 impl Codes for TQ1_0 {
     const BYTES: usize = 54;
+    const RANGE: [i32; 2] = [-1, 1];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-        scales.scale = [half(&bytes[52..]); 8];
+        scales.scale = [cpu.half(&bytes[52..]); 8];
         let (first, rest) = codes.split_at_mut(160);
         let (second, third) = rest.split_at_mut(80);
         let parts = [
@@ -48,11 +48,12 @@ pub(crate) struct TQ2_0;
 
 impl Codes for TQ2_0 {
     const BYTES: usize = 66;
+    const RANGE: [i32; 2] = [-1, 2];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
-        scales.scale = [half(&bytes[64..]); 8];
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
+        scales.scale = [cpu.half(&bytes[64..]); 8];
         for (codes, packed) in codes
             .chunks_exact_mut(128)
             .zip(bytes[..64].chunks_exact(32))
@@ -78,13 +79,14 @@ pub(crate) struct Q1_0;
 
 impl Codes for Q1_0 {
     const BYTES: usize = 2 * 18;
+    const RANGE: [i32; 2] = [-1, 1];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<18>().0.iter();
         for (i, (block, codes)) in blocks.zip(codes.chunks_exact_mut(128)).enumerate() {
-            scales.scale[4 * i..][..4].fill(half(block));
+            scales.scale[4 * i..][..4].fill(cpu.half(block));
             for (codes, bits) in codes.chunks_exact_mut(8).zip(&block[2..]) {
                 for (e, code) in codes.iter_mut().enumerate() {
                     *code = 127 + (bits >> e & 1) * 2;
@@ -106,13 +108,14 @@ pub(crate) struct Q2_0;
 
 impl Codes for Q2_0 {
     const BYTES: usize = 4 * 18;
+    const RANGE: [i32; 2] = [-1, 2];
     type Shape = BlockScales;
 
     #[inline(always)]
-    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales) {
+    fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let blocks = bytes.as_chunks::<18>().0.iter();
         for (i, (block, codes)) in blocks.zip(codes.chunks_exact_mut(64)).enumerate() {
-            scales.scale[2 * i..][..2].fill(half(block));
+            scales.scale[2 * i..][..2].fill(cpu.half(block));
             for (codes, packed) in codes.chunks_exact_mut(4).zip(&block[2..]) {
                 for (e, code) in codes.iter_mut().enumerate() {
                     *code = (packed >> (2 * e) & 3) + 127;

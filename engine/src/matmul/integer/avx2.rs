@@ -1,21 +1,27 @@
 //! AVX2 without VNNI.
 //!
 //! `vpmaddubsw` multiplies unsigned and signed bytes and adds pairs with saturation to 16 bits, so
-//! that full-range unsigned codes would overflow. The sign of a weight is therefore moved to the
-//! activation: |w| <= 128 times |x| <= 127, twice, is 32512. The sums are those of the signed codes,
-//! and need no correction for an offset.
+//! that full-range unsigned codes would overflow. Two ways around:
 //!
-//! The tile kernel keeps 8 rows x 6 tokens; it reads the same panels and tiles as AVX-512.
+//! - Most types have few codes. Counted from the least one they are small and unsigned; 16 bits hold
+//!   the sum of up to eight pairs ([`pairs`]), and what the offset takes away is put back by the
+//!   activations' sums, from which the accumulator starts.
+//! - For the others the sign of a weight is moved to the activation: |w| <= 128 times |x| <= 127, twice,
+//!   is 32512.
+//!
+//! The tile kernel keeps 8 rows x 6 tokens; it reads the same tiles as AVX-512, and panels of the
+//! same form.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::activations::{A32Token, SuperCodes};
-use super::super::codes::{Codes, Minima, Scales, Shape, SuperScales, each_super};
+use super::super::codes::{Codes, Cpu, Minima, Scales, Shape, SuperScales, each_super};
+use super::super::lanes::transpose_8x8;
 use super::super::{BLOCK, PANEL_ROWS, RowSums, SUPER};
 use super::panel::{self, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
-use super::{Blocked, Kernels, ROW_TOKENS};
+use super::{Blocked, Kernels, ROW_TOKENS, prefetch};
 
 /// The kernels of a type. The CPU must have AVX2.
 pub(super) fn kernels<T: Codes>() -> Kernels {
@@ -27,23 +33,107 @@ pub(super) fn kernels<T: Codes>() -> Kernels {
             pack: |bytes, row_bytes, panel| unsafe { pack::<T>(bytes, row_bytes, panel) },
             // SAFETY: `super::kernels` asserts that the CPU has AVX2, FMA and F16C.
             tile: |panel, tiles, i, strands, sums| unsafe {
-                tile::<T::Shape>(panel, tiles, i, strands, sums);
+                tile::<T>(panel, tiles, i, strands, sums);
             },
         }),
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
-    panel::pack::<T>(bytes, row_bytes, panel, T::unpack, panel::interleave);
+/// Exists only in functions that are compiled for AVX2.
+#[derive(Clone, Copy)]
+struct Avx2(());
+
+impl Cpu for Avx2 {
+    #[inline(always)]
+    fn half(self, bytes: &[u8]) -> f32 {
+        let bits = i32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+        // SAFETY: the CPU has F16C, which `self` proves.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))) }
+    }
+
+    #[inline(always)]
+    fn look_up(self, bytes: &[u8], codes: &mut [u8], table: &[u8; 16]) {
+        let mut padded = [0; 16];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        let (low, high) = codes.split_at_mut(bytes.len());
+        let (mut low_values, mut high_values) = ([0; 16], [0; 16]);
+        // SAFETY: the CPU has AVX2, which `self` proves; 16 bytes are readable and writable.
+        unsafe {
+            let (bytes, table) = (
+                _mm_loadu_si128(padded.as_ptr().cast()),
+                _mm_loadu_si128(table.as_ptr().cast()),
+            );
+            let nibble = _mm_set1_epi8(15);
+            let values = |nibbles| _mm_shuffle_epi8(table, _mm_and_si128(nibbles, nibble));
+            _mm_storeu_si128(low_values.as_mut_ptr().cast(), values(bytes));
+            let bytes = _mm_srli_epi16::<4>(bytes);
+            _mm_storeu_si128(high_values.as_mut_ptr().cast(), values(bytes));
+        }
+        low.copy_from_slice(&low_values[..low.len()]);
+        high[..low.len()].copy_from_slice(&high_values[..low.len()]);
+    }
 }
 
-/// Sums of four products: 32 signed weights, given as codes, and 32 activations.
+/// Products of pairs that 16 bits hold the sum of, if codes count from the least one; 0 if they do
+/// not hold even one.
+const fn pairs<T: Codes>() -> usize {
+    let [least, greatest] = T::RANGE;
+    match i16::MAX as i32 / (2 * 127 * (greatest - least)) {
+        0 => 0,
+        1 => 1,
+        2..=3 => 2,
+        4..=7 => 4,
+        _ => 8,
+    }
+}
+
+/// What kernels take away from a code: they count from the least one, or if [`pairs`] is 0 from zero.
+const fn zero<T: Codes>() -> i8 {
+    let zero = if pairs::<T>() == 0 { 0 } else { T::RANGE[0] };
+    (zero + 128) as i8
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
+    let zero = _mm256_set1_epi8(zero::<T>());
+    let interleave = |rows: &[[u8; SUPER]; 16], panel: &mut Panel, s: usize, upper: usize| {
+        for b in 0..8 {
+            let lines = &mut panel.codes[b * panel.supers + s];
+            for (octet, rows) in rows.as_chunks::<8>().0.iter().enumerate() {
+                let mut groups = [_mm256_setzero_si256(); 8];
+                for (group, row) in groups.iter_mut().zip(rows) {
+                    // SAFETY: 32 bytes from 32 * b are readable, since b < 8.
+                    let codes = unsafe { _mm256_loadu_si256(row.as_ptr().add(BLOCK * b).cast()) };
+                    *group = _mm256_sub_epi8(codes, zero);
+                }
+                transpose_8x8(&mut groups);
+                for (g, group) in groups.iter().enumerate() {
+                    let place = &mut lines[2 * g + upper].0[BLOCK * octet..][..BLOCK];
+                    // SAFETY: 32 bytes are writable.
+                    unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), *group) };
+                }
+            }
+        }
+    };
+    panel::pack::<T>(
+        bytes,
+        row_bytes,
+        panel,
+        |b, c, s| T::unpack(b, c, s, Avx2(())),
+        interleave,
+    );
+}
+
+/// Sums of four products: 32 codes, counted as [`zero`] says, and 32 activations.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn products(codes: __m256i, x: __m256i) -> __m256i {
-    let w = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+fn quads<T: Codes>(codes: __m256i, x: __m256i) -> __m256i {
+    let w = _mm256_sub_epi8(codes, _mm256_set1_epi8(zero::<T>()));
+    let pairs = if pairs::<T>() > 0 {
+        _mm256_maddubs_epi16(w, x)
+    } else {
+        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+    };
     _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
 }
 
@@ -66,10 +156,14 @@ fn row_of_any_width<T: Codes>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32])
 fn row<T: Codes, const N: usize>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
     assert!(x.len() == N && out.len() == N);
     let mut strands = [_mm256_setzero_ps(); N];
-    each_super::<T>(bytes, T::unpack, |s, codes, scales| {
+    let unpack = |bytes: &[u8], c: &mut _, s: &mut _| {
+        prefetch(bytes, T::BYTES);
+        T::unpack(bytes, c, s, Avx2(()));
+    };
+    each_super::<T>(bytes, unpack, |s, codes, scales| {
         for t in 0..N {
             let x = &x[t][s];
-            let (first, second) = halves(codes, x);
+            let (first, second) = halves::<T>(codes, x);
             strands[t] = add_super::<T::Shape>(first, second, scales, x, strands[t]);
         }
     });
@@ -85,11 +179,11 @@ fn row<T: Codes, const N: usize>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f3
 /// second halves.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn halves(codes: &[u8; SUPER], x: &SuperCodes) -> (__m256i, __m256i) {
-    let quads = |b: usize| {
+fn halves<T: Codes>(codes: &[u8; SUPER], x: &SuperCodes) -> (__m256i, __m256i) {
+    let block = |b: usize| {
         // SAFETY: 32 bytes from 32 * b are readable, since b < 8.
         unsafe {
-            products(
+            quads::<T>(
                 _mm256_loadu_si256(codes.as_ptr().add(BLOCK * b).cast()),
                 _mm256_loadu_si256(x.codes.as_ptr().add(BLOCK * b).cast()),
             )
@@ -98,16 +192,27 @@ fn halves(codes: &[u8; SUPER], x: &SuperCodes) -> (__m256i, __m256i) {
     // The lower lanes of a block's vector are of its first half, the upper ones of its second.
     let four = |b: usize| {
         let (low, high) = (
-            _mm256_hadd_epi32(quads(b), quads(b + 1)),
-            _mm256_hadd_epi32(quads(b + 2), quads(b + 3)),
+            _mm256_hadd_epi32(block(b), block(b + 1)),
+            _mm256_hadd_epi32(block(b + 2), block(b + 3)),
         );
         _mm256_hadd_epi32(low, high)
     };
     let (low, high) = (four(0), four(4));
-    (
-        _mm256_permute2x128_si256::<0x20>(low, high),
-        _mm256_permute2x128_si256::<0x31>(low, high),
-    )
+    let first = _mm256_permute2x128_si256::<0x20>(low, high);
+    let second = _mm256_permute2x128_si256::<0x31>(low, high);
+    if pairs::<T>() == 0 || T::RANGE[0] == 0 {
+        return (first, second);
+    }
+    let correct = |sums: __m256i, zero: &[i32]| {
+        // SAFETY: eight values are readable.
+        let zero = unsafe { _mm256_loadu_si256(zero[..8].as_ptr().cast()) };
+        let least = _mm256_set1_epi32(-T::RANGE[0]);
+        _mm256_add_epi32(
+            sums,
+            _mm256_mullo_epi32(_mm256_srai_epi32::<7>(zero), least),
+        )
+    };
+    (correct(first, &x.zero), correct(second, &x.zero[8..]))
 }
 
 #[inline]
@@ -154,7 +259,7 @@ fn add_super<S: Shape>(
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tile<S: Shape>(
+fn tile<T: Codes>(
     panel: &Panel,
     tiles: &Tiles,
     i: usize,
@@ -165,14 +270,14 @@ fn tile<S: Shape>(
     for row in (0..PANEL_ROWS).step_by(8) {
         let strands = strands.clone();
         match x.tokens {
-            1 => part::<S, 1>(panel, x, row, strands, sums),
-            2 => part::<S, 2>(panel, x, row, strands, sums),
-            3 => part::<S, 3>(panel, x, row, strands, sums),
-            4 => part::<S, 4>(panel, x, row, strands, sums),
-            5 => part::<S, 5>(panel, x, row, strands, sums),
+            1 => part::<T, 1>(panel, x, row, strands, sums),
+            2 => part::<T, 2>(panel, x, row, strands, sums),
+            3 => part::<T, 3>(panel, x, row, strands, sums),
+            4 => part::<T, 4>(panel, x, row, strands, sums),
+            5 => part::<T, 5>(panel, x, row, strands, sums),
             n => {
                 assert_eq!(n, TILE_TOKENS);
-                part::<S, TILE_TOKENS>(panel, x, row, strands, sums);
+                part::<T, TILE_TOKENS>(panel, x, row, strands, sums);
             }
         }
     }
@@ -181,43 +286,55 @@ fn tile<S: Shape>(
 /// Adds some strands of the products of 8 rows and `N` tokens to their sums.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn part<S: Shape, const N: usize>(
+fn part<T: Codes, const N: usize>(
     panel: &Panel,
     x: &Tile,
     row: usize,
     strands: Range<usize>,
     sums: &mut [RowSums],
 ) {
-    assert!(x.tokens == N && sums.len() == N);
+    let (parts, minima) = (panel::scales::<T::Shape>(), panel::minima::<T::Shape>());
+    let blocks = panel.supers * strands.end;
+    assert!(x.tokens == N && sums.len() == N && row <= PANEL_ROWS - 8);
+    assert!(panel.codes.len() >= blocks && x.codes.len() >= blocks * 8 * N);
     for strand in strands {
         let mut acc = [_mm256_setzero_ps(); N];
         for block in strand * panel.supers..(strand + 1) * panel.supers {
-            let parts = panel::scales::<S>();
-            let groups = 8 / parts;
             for part in 0..parts {
+                let at = block * parts + part;
+                let zero = match parts {
+                    1 => &x.zero[at * N..][..N],
+                    _ => &x.half_zero[at * N..][..N],
+                };
                 let mut dots = [_mm256_setzero_si256(); N];
-                for g in part * groups..(part + 1) * groups {
-                    let line = &panel.codes[block][2 * g + row / 16].0[row % 16 * 4..][..32];
-                    // SAFETY: 32 bytes are readable.
-                    let codes = unsafe { _mm256_loadu_si256(line.as_ptr().cast()) };
-                    let x = &x.codes[(block * 8 + g) * N..][..N];
+                if pairs::<T>() > 0 {
                     for t in 0..N {
-                        let x = _mm256_set1_epi32(i32::from_ne_bytes(x[t].map(|x| x as u8)));
-                        dots[t] = _mm256_add_epi32(dots[t], products(codes, x));
+                        dots[t] = _mm256_set1_epi32(zero[t] / 128 * -T::RANGE[0]);
                     }
                 }
-                let scale = &panel.scales[block * parts + part][row / 16].0[row % 16..];
+                // SAFETY: the vectors hold as many blocks, as asserted, and `row` is below 25.
+                unsafe {
+                    let group = part * 8 / parts;
+                    let lines: *const u8 = panel.codes.as_ptr().add(block).cast();
+                    let codes = lines.add(128 * group + row / 16 * 64 + row % 16 * 4);
+                    let x: *const i32 = x.codes.as_ptr().add((block * 8 + group) * N).cast();
+                    if parts == 1 {
+                        products::<T, N, 8>(codes, x, &mut dots);
+                    } else {
+                        products::<T, N, 4>(codes, x, &mut dots);
+                    }
+                }
+                let scale = load(&panel.scales[at][row / 16].0[row % 16..]);
                 let x_scale = &x.scale[block * N..][..N];
                 for t in 0..N {
-                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), load(scale));
+                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), scale);
                     acc[t] = _mm256_fmadd_ps(scaled, _mm256_set1_ps(x_scale[t]), acc[t]);
                 }
             }
-            let parts = panel::minima::<S>();
-            for part in 0..parts {
-                let at = block * parts + part;
+            for part in 0..minima {
+                let at = block * minima + part;
                 let minimum = load(&panel.minima[at][row / 16].0[row % 16..]);
-                let x_sum = match S::MINIMA {
+                let x_sum = match <T::Shape as Shape>::MINIMA {
                     Minima::Halves => &x.half_sum[at * N..][..N],
                     _ => &x.sum[at * N..][..N],
                 };
@@ -230,6 +347,49 @@ fn part<S: Shape, const N: usize>(
             let sum = &mut sums[t][row..][..8];
             // SAFETY: eight values are writable.
             unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), _mm256_add_ps(load(sum), acc[t])) };
+        }
+    }
+}
+
+/// Adds integer products of 8 rows and `N` tokens over `G` groups of four values.
+///
+/// # Safety
+/// From `codes`, 32 bytes in each of `G` pairs of lines must be readable, and `G * N` groups of
+/// activations.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn products<T: Codes, const N: usize, const G: usize>(
+    codes: *const u8,
+    x: *const i32,
+    dots: &mut [__m256i; N],
+) {
+    let ones = _mm256_set1_epi16(1);
+    // SAFETY: the caller's promise.
+    let codes = |g: usize| unsafe { _mm256_loadu_si256(codes.add(128 * g).cast()) };
+    // SAFETY: the caller's promise.
+    let x = |g: usize, t: usize| unsafe { _mm256_set1_epi32(*x.add(g * N + t)) };
+    if pairs::<T>() == 0 {
+        for g in 0..G {
+            let w = codes(g);
+            let magnitude = _mm256_abs_epi8(w);
+            for t in 0..N {
+                let pair = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x(g, t), w));
+                dots[t] = _mm256_add_epi32(dots[t], _mm256_madd_epi16(pair, ones));
+            }
+        }
+    } else {
+        let step = pairs::<T>().min(G);
+        for first in (0..G).step_by(step) {
+            let mut sums = [_mm256_setzero_si256(); N];
+            for g in first..first + step {
+                let w = codes(g);
+                for t in 0..N {
+                    sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(w, x(g, t)));
+                }
+            }
+            for t in 0..N {
+                dots[t] = _mm256_add_epi32(dots[t], _mm256_madd_epi16(sums[t], ones));
+            }
         }
     }
 }

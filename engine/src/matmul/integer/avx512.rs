@@ -18,7 +18,7 @@ use super::super::lanes::transpose_16x16;
 use super::super::{PANEL_ROWS, RowSums, SUPER};
 use super::panel::{self, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
-use super::{Blocked, Kernels, ROW_TOKENS};
+use super::{Blocked, Kernels, ROW_TOKENS, prefetch};
 
 /// The kernels of a type. The CPU must have AVX-512.
 pub(super) fn kernels<T: Codes>() -> Kernels {
@@ -53,15 +53,10 @@ fn row_of_any_width<T: Codes>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32])
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn row<T: Codes, const N: usize>(bytes: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
-    /// How far ahead of use lines are asked for: a row has ended long before, and the next follows.
-    const AHEAD: usize = 4096;
     assert!(x.len() == N && out.len() == N);
     let mut strands = [_mm256_setzero_ps(); N];
     let unpack = |bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales| {
-        for line in (0..T::BYTES).step_by(64) {
-            let ahead = bytes.as_ptr().wrapping_add(AHEAD + line);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-        }
+        prefetch(bytes, T::BYTES);
         // SAFETY: this function is compiled for AVX-512.
         unsafe { T::unpack_avx512(bytes, codes, scales) };
     };

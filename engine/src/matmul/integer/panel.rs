@@ -82,6 +82,7 @@ pub(super) fn pack<T: Codes>(
                 if T::Shape::SCALES == Scales::Folded {
                     fold(codes, &scales.half);
                 }
+                debug_assert!(within::<T>(codes), "codes beyond the range of their type");
                 for b in 0..8 {
                     let block = b * supers + s;
                     for part in 0..scale_lines {
@@ -114,16 +115,9 @@ fn fold(codes: &mut [u8; SUPER], half: &[f32; 16]) {
     }
 }
 
-/// Writes superblock `s` of the lower or upper 16 rows to a panel, four values at a time.
-#[inline(always)]
-pub(super) fn interleave(rows: &[[u8; SUPER]; 16], panel: &mut Panel, s: usize, upper: usize) {
-    for b in 0..8 {
-        let lines = &mut panel.codes[b * panel.supers + s];
-        for g in 0..8 {
-            let line = lines[2 * g + upper].0.as_chunks_mut::<4>().0;
-            for (place, row) in line.iter_mut().zip(rows) {
-                *place = row.as_chunks::<4>().0[8 * b + g];
-            }
-        }
-    }
+fn within<T: Codes>(codes: &[u8; SUPER]) -> bool {
+    let [least, greatest] = T::RANGE;
+    codes
+        .iter()
+        .all(|&code| (least..=greatest).contains(&(i32::from(code) - 128)))
 }

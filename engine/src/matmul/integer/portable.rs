@@ -1,14 +1,15 @@
 //! The plain form of the integer product: what the others must equal bit for bit.
 
 use super::super::activations::{A32Token, SuperCodes};
-use super::super::codes::{Codes, Minima, Scales, Shape, SuperScales, each_super};
+use super::super::codes::{Codes, Minima, Plain, Scales, Shape, SuperScales, each_super};
 use super::super::{BLOCK, SUPER};
 use super::ROW_TOKENS;
 
 /// The products of a stored row and a few tokens.
 pub(super) fn row<T: Codes>(row: &[u8], x: &[A32Token<'_>], out: &mut [f32]) {
     let mut strands = [[0.0f32; 8]; ROW_TOKENS];
-    each_super::<T>(row, T::unpack, |s, codes, scales| {
+    let unpack = |b: &[u8], c: &mut _, s: &mut _| T::unpack(b, c, s, Plain);
+    each_super::<T>(row, unpack, |s, codes, scales| {
         for (x, strands) in x.iter().zip(&mut strands) {
             add_super::<T::Shape>(codes, scales, &x[s], strands);
         }
