@@ -30,6 +30,12 @@ pub struct Collector {
     sums: BTreeMap<Arc<str>, Sums>,
 }
 
+impl From<BTreeMap<Arc<str>, Sums>> for Collector {
+    fn from(sums: BTreeMap<Arc<str>, Sums>) -> Self {
+        Self { sums }
+    }
+}
+
 impl Collector {
     /// Nothing collected yet.
     pub fn new() -> Self {

@@ -148,6 +148,18 @@ impl<'m> Session<'m> {
         }
     }
 
+    /// What was collected so far; nothing without [`SessionOptions::collect`].
+    pub fn importance(&self) -> Option<&Collector> {
+        self.collector.as_ref()
+    }
+
+    /// Goes on from what was collected before; without [`SessionOptions::collect`] it is ignored.
+    pub fn set_importance(&mut self, collector: Collector) {
+        if let Some(current) = &mut self.collector {
+            *current = collector;
+        }
+    }
+
     /// What was collected so far, which is then forgotten; nothing without
     /// [`SessionOptions::collect`].
     pub fn take_importance(&mut self) -> Option<Collector> {

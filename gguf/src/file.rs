@@ -265,6 +265,10 @@ impl Source for File {
         &self.tensors
     }
 
+    fn part(&self, tensor: usize) -> usize {
+        self.places[tensor].part
+    }
+
     fn rows(&self, tensor: usize, rows: Range<u64>) -> Result<Cow<'_, [u8]>, ReadError> {
         let range = self.row_range(tensor, rows);
         let part = &self.parts[self.places[tensor].part];

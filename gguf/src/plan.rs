@@ -17,7 +17,7 @@ use crate::split::{self, SplitLimit};
 use crate::value::{Array, Value};
 
 /// How an output is laid out, beyond what its metadata say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
     /// Whether and when a new part starts; one file without.
     pub split: Option<SplitLimit>,
@@ -82,7 +82,7 @@ impl Plan {
         })?;
         let alignment = u64::from(own_alignment.unwrap_or(DEFAULT_ALIGNMENT));
         let sizes = check_tensors(tensors, layout.endian)?;
-        let ranges = divide(&sizes, alignment, layout.split);
+        let ranges = divide(&sizes, alignment, layout.split.as_ref());
         let count = u16::try_from(ranges.len());
         let total = i32::try_from(tensors.len());
         let (Ok(count), Ok(total)) = (count, total) else {
@@ -296,18 +296,20 @@ fn check_tensors(tensors: &[TensorInfo], order: Endian) -> Result<Vec<u64>, Erro
 }
 
 /// Divides tensors into parts: a new part starts where the next tensor would exceed the limit.
-fn divide(sizes: &[u64], alignment: u64, limit: Option<SplitLimit>) -> Vec<Range<usize>> {
-    if let Some(SplitLimit::Parts(count)) = limit {
-        return divide_evenly(sizes, count);
+fn divide(sizes: &[u64], alignment: u64, limit: Option<&SplitLimit>) -> Vec<Range<usize>> {
+    match limit {
+        Some(SplitLimit::Parts(count)) => return divide_evenly(sizes, *count),
+        Some(SplitLimit::Counts(counts)) => return divide_by_counts(sizes.len(), counts),
+        None | Some(SplitLimit::Bytes(_) | SplitLimit::Tensors(_)) => {}
     }
     let mut parts = Vec::new();
     let (mut start, mut bytes) = (0, 0u64);
     for (tensor, size) in sizes.iter().enumerate() {
         let padded = size.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
         let full = match limit {
-            None | Some(SplitLimit::Parts(_)) => false,
-            Some(SplitLimit::Bytes(limit)) => bytes.saturating_add(padded) > limit,
-            Some(SplitLimit::Tensors(limit)) => (tensor - start) as u64 >= limit,
+            Some(SplitLimit::Bytes(limit)) => bytes.saturating_add(padded) > *limit,
+            Some(SplitLimit::Tensors(limit)) => (tensor - start) as u64 >= *limit,
+            _ => false,
         };
         if full && tensor > start {
             parts.push(start..tensor);
@@ -316,6 +318,22 @@ fn divide(sizes: &[u64], alignment: u64, limit: Option<SplitLimit>) -> Vec<Range
         bytes = bytes.saturating_add(padded);
     }
     parts.push(start..sizes.len());
+    parts
+}
+
+/// Divides tensors into parts of so many each.
+fn divide_by_counts(tensors: usize, counts: &[usize]) -> Vec<Range<usize>> {
+    let mut parts = Vec::with_capacity(counts.len());
+    let mut start = 0;
+    for &count in counts {
+        let end = tensors.min(start + count);
+        parts.push(start..end);
+        start = end;
+    }
+    match parts.last_mut() {
+        Some(last) => last.end = tensors,
+        None => parts.push(0..tensors),
+    }
     parts
 }
 

@@ -85,6 +85,11 @@ pub trait Source: Send + Sync {
     /// The tensors, in order.
     fn tensors(&self) -> &[TensorInfo];
 
+    /// The part of a split set (from 0) that a tensor lies in.
+    fn part(&self, _tensor: usize) -> usize {
+        0
+    }
+
     /// Rows `rows` of tensor `tensor` (an index into [`Source::tensors`]) in the tensor's type,
     /// little-endian, one after another. Borrowed where the source is mapped and stores them so.
     ///

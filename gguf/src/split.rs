@@ -19,7 +19,7 @@ pub const COUNT: &str = "split.count";
 pub const TENSORS: &str = "split.tensors.count";
 
 /// When a new part starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SplitLimit {
     /// Bytes of padded tensor data a part; a larger tensor gets a part of its own.
     Bytes(u64),
@@ -27,6 +27,8 @@ pub enum SplitLimit {
     Tensors(u64),
     /// This many parts, of about the same size.
     Parts(u64),
+    /// So many tensors in each of the parts; what is left over goes into the last.
+    Counts(Vec<usize>),
 }
 
 /// What is wrong with a split set.

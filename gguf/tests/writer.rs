@@ -151,7 +151,7 @@ fn two_writers_of_one_output_do_not_meet() {
 fn a_resumed_output_has_the_same_bytes() {
     for split in [None, Some(SplitLimit::Tensors(2))] {
         let Folder { dir, output } = folder();
-        let whole = Writer::create(&output, plan(split), &WriteOptions::default()).unwrap();
+        let whole = Writer::create(&output, plan(split.clone()), &WriteOptions::default()).unwrap();
         (0..3).for_each(|tensor| fill(&whole, tensor));
         let paths = whole.finish().unwrap();
         let expected: Vec<_> = paths
@@ -162,14 +162,14 @@ fn a_resumed_output_has_the_same_bytes() {
             .iter()
             .for_each(|path| std::fs::remove_file(path).unwrap());
 
-        let writer = Writer::create(&output, plan(split), &resumable("a")).unwrap();
+        let writer = Writer::create(&output, plan(split.clone()), &resumable("a")).unwrap();
         fill(&writer, 0);
         // Begun, not completed: to be written anew.
         writer.write_rows(1, 0, &[99; ROW]).unwrap();
         drop(writer);
         assert!(!output.exists());
 
-        let writer = Writer::create(&output, plan(split), &resumable("a")).unwrap();
+        let writer = Writer::create(&output, plan(split.clone()), &resumable("a")).unwrap();
         let done: Vec<_> = (0..3).map(|tensor| writer.is_done(tensor)).collect();
         assert_eq!(done, [true, false, false]);
         assert_eq!(writer.note(0), Some(7));

@@ -37,6 +37,9 @@ pub enum Error {
     /// The model does not predict tokens.
     #[error("the model is an encoder: it gives embeddings, no predictions")]
     Encoder,
+    /// What is done cannot be kept.
+    #[error(transparent)]
+    State(gristmill_gguf::Error),
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -1,6 +1,6 @@
 """Speed of ggml's encoders on one core, as `codecs.rs` prints it for ours.
 
-usage: python3 quantize/benches/ggml.py LIBGGML_BASE.so [TYPE...]
+usage: python3 quantize/benches/ggml.py LIBGGML_BASE.so [TYPE... | --list]
 """
 
 import ctypes
@@ -23,6 +23,9 @@ REQUIRED = {"IQ2_XXS", "IQ2_XS", "IQ1_S"}
 
 
 def main():
+    if sys.argv[2:] == ["--list"]:
+        print(*TYPES)
+        return
     ggml = ctypes.CDLL(sys.argv[1])
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_chunk.argtypes = [

@@ -1,7 +1,9 @@
 //! Prints how much less error effort `best` leaves than effort `reference`, per type and kind of
 //! rows: `cargo run --release -p gristmill-quantize --example quantization_error [TYPE…]`.
 //!
-//! The error is `Σ importance·(x - decoded)²` in f64. Random rows are Gaussian or Student-t (four
+//! The error is `Σ importance·(x - decoded)²` in f64: of what is written, and before it was stretched, that
+//! is with the factor for each block that leaves the least error. Changes are of the sum over rows, and of
+//! the row that fares worst before the stretch. Random rows are Gaussian or Student-t (four
 //! degrees of freedom) with lognormal importance; model rows are all linear layers of
 //! `fixtures/novelist-6m` with the importance in `GRIST_IMATRIX` (a GGUF file of llama-imatrix).
 
@@ -126,19 +128,37 @@ fn model_rows(imatrix: &Path) -> Result<Kind, Box<dyn Error>> {
     })
 }
 
-/// Error of one effort.
+/// Errors of one effort.
+#[derive(Default)]
 struct Outcome {
     /// Of each matrix, relative to `Σ importance·x²`.
     error: f64,
-    /// Rows' errors, all matrices.
-    rows: Vec<f64>,
+    /// The same with the best factor for each block.
+    fitted: f64,
+    /// Rows' errors as written, and with the best factors, all matrices.
+    rows: Vec<[f64; 2]>,
+}
+
+/// `Σ v·x²`, `Σ v·x·y` and `Σ v·y²` of a block.
+fn sums(x: &[f32], y: &[f32], v: &[f32], weighted: bool) -> [f64; 3] {
+    let mut sums = [0.0; 3];
+    for ((&x, &y), &v) in x.iter().zip(y).zip(v) {
+        let (x, y) = (f64::from(x), f64::from(y));
+        let v = if weighted { f64::from(v) } else { 1.0 };
+        sums[0] += v * x * x;
+        sums[1] += v * x * y;
+        sums[2] += v * y * y;
+    }
+    sums
+}
+
+/// Whether effort `best` stretches blocks of this type.
+fn is_stretched(ty: TensorType) -> bool {
+    !matches!(ty, TensorType::MXFP4 | TensorType::NVFP4 | TensorType::Q1_0)
 }
 
 fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outcome {
-    let mut outcome = Outcome {
-        error: 0.0,
-        rows: Vec::new(),
-    };
+    let mut outcome = Outcome::default();
     for rows in kind
         .matrices
         .iter()
@@ -158,22 +178,31 @@ fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outco
         .expect("sizes fit");
         let mut decoded = vec![0.0; rows.values.len()];
         types::decode(ty, &bytes, &mut decoded).expect("sizes fit");
-        let (mut error, mut norm) = (0.0, 0.0);
+        let (mut error, mut fitted, mut norm) = (0.0, 0.0, 0.0);
         for (x, y) in rows
             .values
             .chunks(rows.row_len)
             .zip(decoded.chunks(rows.row_len))
         {
-            let mut row = 0.0;
-            for ((&x, &y), &v) in x.iter().zip(y).zip(&rows.importance) {
-                let v = if weighted { f64::from(v) } else { 1.0 };
-                row += v * (f64::from(x) - f64::from(y)).powi(2);
-                norm += v * f64::from(x).powi(2);
+            let mut row = [0.0; 2];
+            let block = layout.values;
+            let blocks = x.chunks(block).zip(y.chunks(block));
+            for ((x, y), v) in blocks.zip(rows.importance.chunks(block)) {
+                let [xx, xy, yy] = sums(x, y, v, weighted);
+                norm += xx;
+                row[0] += xx - 2.0 * xy + yy;
+                // Only what is stretched is fitted: a factor does not fit the scales of the others.
+                row[1] += match is_stretched(ty) && xy > 0.0 {
+                    true => xx - xy * (xy / yy),
+                    false => xx - 2.0 * xy + yy,
+                };
             }
             outcome.rows.push(row);
-            error += row;
+            error += row[0];
+            fitted += row[1];
         }
         outcome.error += error / norm;
+        outcome.fitted += fitted / norm;
     }
     outcome
 }
@@ -188,8 +217,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let asked: Result<Vec<TensorType>, _> = std::env::args().skip(1).map(|a| a.parse()).collect();
     let asked = asked?;
-    println!("| type | rows | importance | error | worst row |");
-    println!("|---|---|---|---|---|");
+    println!("| type | rows | importance | written | before the stretch | worst row |");
+    println!("|---|---|---|---|---|---|");
     let quantized = types::supported().filter(|ty| ty.is_quantized());
     for ty in quantized.filter(|ty| asked.is_empty() || asked.contains(ty)) {
         for kind in &kinds {
@@ -205,13 +234,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
                 let change = |best: f64, reference: f64| 100.0 * (best / reference - 1.0);
                 let worst = (best.rows.iter().zip(&reference.rows))
-                    .map(|(&best, &reference)| change(best, reference))
+                    .map(|(best, reference)| change(best[1], reference[0]))
                     .fold(f64::NEG_INFINITY, f64::max);
                 println!(
-                    "| {ty} | {} | {} | {:+.2} % | {worst:+.2} % |",
+                    "| {ty} | {} | {} | {:+.1} % | {:+.1} % | {worst:+.1} % |",
                     kind.name,
                     if weighted { "yes" } else { "no" },
                     change(best.error, reference.error),
+                    change(best.fitted, reference.error),
                 );
             }
         }

@@ -79,6 +79,8 @@ struct Stored {
     allow_requantize: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     no_fallback: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    keep_split: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     output_tensor_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,6 +133,7 @@ impl Recipe {
             leave_output_tensor: options.leave_output_tensor,
             allow_requantize: options.allow_requantize,
             no_fallback: options.no_fallback,
+            keep_split: options.keep_split,
             output_tensor_type: options.output_tensor_type.map(name),
             token_embedding_type: options.token_embedding_type.map(name),
             tensor_types: options
@@ -165,6 +168,7 @@ impl Recipe {
             leave_output_tensor: stored.leave_output_tensor,
             allow_requantize: stored.allow_requantize,
             no_fallback: stored.no_fallback,
+            keep_split: stored.keep_split,
             output_tensor_type: optional(stored.output_tensor_type)?,
             token_embedding_type: optional(stored.token_embedding_type)?,
             tensor_types: parse_all(&stored.tensor_types)?,
@@ -224,6 +228,7 @@ mod tests {
             output_tensor_type: Some(TensorType::Q8_0),
             tensor_types: vec![r"ffn_(up|gate)\.=IQ4_XS".parse().unwrap()],
             prune_layers: vec![3, 5],
+            keep_split: true,
             overrides: vec![
                 "a.b=int:-3".parse().unwrap(),
                 "a.c=float:0.1".parse().unwrap(),

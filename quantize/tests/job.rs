@@ -242,14 +242,14 @@ fn parts_made_apart_are_those_of_one_run() {
     for split in [None, Some(SplitLimit::Tensors(4))] {
         let together = tempfile::tempdir().unwrap();
         let mut all = outputs(together.path(), &[Preset::Q4_K_M]);
-        all[0].split = split.or(Some(SplitLimit::Parts(3)));
+        all[0].split = split.clone().or(Some(SplitLimit::Parts(3)));
         run(&model, all, NEVER).unwrap();
         let expected = files(together.path());
         assert_eq!(expected.len(), 3, "{:?}", expected.keys());
         let apart = tempfile::tempdir().unwrap();
         for no in [2, 0, 1] {
             let mut part = outputs(apart.path(), &[Preset::Q4_K_M]);
-            part[0].split = split;
+            part[0].split = split.clone();
             part[0].part = Some((no, 3));
             let report = run(&model, part, NEVER).unwrap();
             assert!(report.source_bytes < model.bytes());

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use gristmill_engine::SessionOptions;
-use gristmill_perplexity::importance;
+use gristmill_engine::{Model, SessionOptions};
+use gristmill_perplexity::importance::{self, State};
+use gristmill_perplexity::protocol::Chunks;
+use gristmill_quantize::job::digest_source;
 
 use super::imatrix_files;
 use crate::context::Context;
@@ -84,6 +86,25 @@ impl Format {
     }
 }
 
+impl Collect {
+    /// Where an interrupted run keeps what it has: beside the output, under a hidden name.
+    fn state(&self, model: &Model, chunks: &Chunks, context: &Context) -> Result<State, Report> {
+        let source =
+            digest_source(model.file()).map_err(|error| Report::input(error.to_string()))?;
+        let name = self.output.file_name().unwrap_or_default();
+        Ok(State {
+            path: (self.output).with_file_name(format!(".{}.state", name.to_string_lossy())),
+            identity: format!(
+                "{} {source} {} {} {}",
+                env!("CARGO_PKG_VERSION"),
+                crate::files::sha256(&self.text, context)?,
+                chunks.context(),
+                chunks.count(),
+            ),
+        })
+    }
+}
+
 /// Collects and writes.
 fn collect(arguments: &Collect, context: &Context) -> Outcome {
     measure::refuse_existing(&arguments.output, arguments.force)?;
@@ -96,6 +117,7 @@ fn collect(arguments: &Collect, context: &Context) -> Outcome {
         arguments.chunks,
     )?;
     let dataset = arguments.text.to_string_lossy();
+    let state = arguments.state(&model, &chunks, context)?;
     let matrix = ChunkProgress::new("importance", &chunks, context)
         .observe(|observer| {
             importance::collect(
@@ -103,6 +125,7 @@ fn collect(arguments: &Collect, context: &Context) -> Outcome {
                 &SessionOptions::default(),
                 &chunks,
                 &dataset,
+                Some(&state),
                 observer,
             )
         })
@@ -114,6 +137,7 @@ fn collect(arguments: &Collect, context: &Context) -> Outcome {
         Format::Gguf => matrix.write(&arguments.output, arguments.force)?,
         Format::Dat => matrix.write_legacy(&arguments.output, arguments.force)?,
     }
+    state.remove();
     context.note(&format!(
         "wrote {}: {} tensors, {} chunks of {} tokens",
         arguments.output.display(),

@@ -256,7 +256,9 @@ impl Release<'_> {
         let dataset = text.file_name().unwrap_or_default().to_string_lossy();
         let options = gristmill_engine::SessionOptions::default();
         let matrix = ChunkProgress::new("importance", &chunks, context)
-            .observe(|observer| importance::collect(model, &options, &chunks, &dataset, observer))
+            .observe(|observer| {
+                importance::collect(model, &options, &chunks, &dataset, None, observer)
+            })
             .map_err(|error| measure::failed(&base.path, error))?;
         matrix.write(&path, true)?;
         let sha256 = ledger.record(&path, provenance, context)?;

@@ -41,8 +41,18 @@ pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, 
 /// The eight sign bits of a seven-bit sign index: the number of ones is always even.
 #[inline(always)]
 pub const fn even_signs(index: u8) -> u8 {
+    /// Not every instruction set counts bits.
+    const PARITY: [u8; 128] = {
+        let mut all = [0; 128];
+        let mut i = 0;
+        while i < 128 {
+            all[i] = (i.count_ones() & 1) as u8;
+            i += 1;
+        }
+        all
+    };
     let index = index & 0x7f;
-    index | (((index.count_ones() & 1) as u8) << 7)
+    index | PARITY[index as usize] << 7
 }
 
 /// Half of an E8M0 number, `2^(e - 128)`; the smallest two are subnormal and 255 is no NaN here.

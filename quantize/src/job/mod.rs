@@ -205,7 +205,12 @@ impl Output {
         };
         let infos: Vec<TensorInfo> = plan.tensors.iter().map(|t| t.info.clone()).collect();
         let layout = Layout {
-            split: self.split.or_else(|| Some(SplitLimit::Parts(self.part?.1))),
+            split: match &self.target {
+                Target::Quantized(recipe) if recipe.options.keep_split => {
+                    Some(parts_of_source(source, &plan))
+                }
+                _ => (self.split).or_else(|| Some(SplitLimit::Parts(self.part?.1))),
+            },
             ..Layout::default()
         };
         let mut layout = gguf::Plan::new(&metadata, &infos, &layout)?;
@@ -232,6 +237,17 @@ impl Output {
             importance_given: importance.is_some(),
         })
     }
+}
+
+/// The parts of the source, with those of its tensors that are planned.
+fn parts_of_source(source: &dyn Source, plan: &Plan) -> SplitLimit {
+    let mut counts = Vec::new();
+    for tensor in &plan.tensors {
+        let part = source.part(tensor.source);
+        counts.resize(counts.len().max(part + 1), 0);
+        counts[part] += 1;
+    }
+    SplitLimit::Counts(counts)
 }
 
 impl PlannedJob<'_> {

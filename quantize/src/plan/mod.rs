@@ -204,7 +204,8 @@ pub enum PlanError {
 /// Chooses the type of every tensor under a preset.
 ///
 /// `importance` says whether importance data are given: some rules ask. Tensors come in the order
-/// in which they are chosen and written: those outside layers first, then by layer and name.
+/// in which they are chosen and written: those outside layers first, then by layer and name; or the
+/// source's, with [`Options::keep_split`].
 ///
 /// # Errors
 /// If the options contradict the model, a type fits no rows and nothing stands in for it, or
@@ -216,7 +217,7 @@ pub fn plan(
     options: &Options,
     importance: bool,
 ) -> Result<Plan, PlanError> {
-    let (order, layers_left) = ordered(tensors, &options.prune_layers)?;
+    let (order, layers_left) = ordered(tensors, options)?;
     for (name, _) in &options.exact {
         if !order.iter().any(|(_, known)| known == name) {
             return Err(PlanError::NoSuchTensor {
@@ -309,14 +310,21 @@ pub fn plan_types(tensors: &[TensorInfo], types: &[TensorType]) -> Result<Plan, 
 #[allow(clippy::type_complexity)]
 fn ordered(
     tensors: &[TensorInfo],
-    prune: &[u64],
+    options: &Options,
 ) -> Result<(Vec<(usize, BString)>, Option<u64>), PlanError> {
+    let prune = &options.prune_layers;
     let mut order: Vec<(Option<u64>, usize)> = tensors
         .iter()
         .enumerate()
         .map(|(index, tensor)| (layer(tensor.name.as_ref()).map(|(n, _)| n), index))
         .collect();
-    order.sort_by(|a, b| (a.0, &tensors[a.1].name).cmp(&(b.0, &tensors[b.1].name)));
+    let mut numbers: Vec<u64> = order.iter().filter_map(|&(layer, _)| layer).collect();
+    numbers.retain(|number| !prune.contains(number));
+    numbers.sort_unstable();
+    numbers.dedup();
+    if !options.keep_split {
+        order.sort_by(|a, b| (a.0, &tensors[a.1].name).cmp(&(b.0, &tensors[b.1].name)));
+    }
     if let Some(&layer) = prune
         .iter()
         .find(|&&pruned| !order.iter().any(|(layer, _)| *layer == Some(pruned)))
@@ -324,16 +332,13 @@ fn ordered(
         return Err(PlanError::NoSuchLayer { layer });
     }
     let mut left = Vec::new();
-    let mut numbers: Vec<u64> = Vec::new();
     for (_, index) in order {
         let name = &tensors[index].name;
         let name = match layer(name.as_ref()) {
             Some((number, _)) if prune.contains(&number) => continue,
             Some((number, rest)) if !prune.is_empty() => {
-                if numbers.last() != Some(&number) {
-                    numbers.push(number);
-                }
-                BString::from(format!("blk.{}.{rest}", numbers.len() - 1))
+                let before = numbers.partition_point(|&left| left < number);
+                BString::from(format!("blk.{before}.{rest}"))
             }
             _ => name.clone(),
         };

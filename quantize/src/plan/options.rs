@@ -29,6 +29,8 @@ pub struct Options {
     pub overrides: Vec<KeyOverride>,
     /// Whether tensors that are already quantized may be quantized again.
     pub allow_requantize: bool,
+    /// Tensors stay in the source's order and, if that is split, in its parts.
+    pub keep_split: bool,
     /// Refuse a plan in which a tensor's rows do not fit the type chosen for it.
     pub no_fallback: bool,
 }

@@ -1,8 +1,18 @@
 //! Nearest E2M1 numbers for a given scale, and the error they leave.
 
 use super::sum_lanes;
-use crate::codebooks::E2M1_DOUBLED;
 use crate::simd::{Float, LANES, Simd};
+
+/// Midpoint between neighbouring code values, and their distance.
+const STEPS: [(f32, f32); 7] = [
+    (0.5, 1.0),
+    (1.5, 1.0),
+    (2.5, 1.0),
+    (3.5, 1.0),
+    (5.0, 2.0),
+    (7.0, 2.0),
+    (10.0, 4.0),
+];
 
 /// Sixteen magnitudes as doubled E2M1 numbers, for a scale that is half the block's. A tie goes to
 /// the smaller number. `scale` must not be zero.
@@ -11,16 +21,6 @@ use crate::simd::{Float, LANES, Simd};
 /// below both distances are exact, so that comparing with the midpoint decides the same.
 #[inline(always)]
 pub(crate) fn nearest_magnitude<S: Simd>(simd: S, magnitudes: S::F, scale: f32) -> S::F {
-    /// Midpoint between neighbouring code values, and their distance.
-    const STEPS: [(f32, f32); 7] = [
-        (0.5, 1.0),
-        (1.5, 1.0),
-        (2.5, 1.0),
-        (3.5, 1.0),
-        (5.0, 2.0),
-        (7.0, 2.0),
-        (10.0, 4.0),
-    ];
     let zero = simd.splat(0.0);
     let mut sum = zero;
     for (midpoint, step) in STEPS {
@@ -47,26 +47,19 @@ pub(crate) fn error<S: Simd, const N: usize>(
     sum_lanes(&sum.to_array())
 }
 
-/// The codes of values in lanes. Zero is code 0 for either sign.
+/// The codes of values in lanes: those of [`nearest_magnitude`]. Zero is code 0 for either sign.
 #[inline(always)]
 pub(crate) fn codes<S: Simd>(simd: S, values: &[f32; LANES], scale: f32) -> [u8; LANES] {
     if scale == 0.0 {
         return [0; LANES];
     }
-    let magnitudes = nearest_magnitude(simd, simd.load(values).abs(), scale).to_array();
-    std::array::from_fn(|i| {
-        // Magnitudes 0 1 2 3 4 6 8 12 are codes 0..8.
-        let code = match magnitudes[i] as i8 {
-            small @ 0..=4 => small as u8,
-            6 => 5,
-            8 => 6,
-            _ => 7,
-        };
-        debug_assert_eq!(f32::from(E2M1_DOUBLED[usize::from(code)]), magnitudes[i]);
-        if values[i] < 0.0 && code != 0 {
-            code | 8
-        } else {
-            code
-        }
-    })
+    let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+    let values = simd.load(values);
+    let mut code = zero;
+    for (midpoint, _) in STEPS {
+        let above = values.abs().gt(simd.splat(midpoint * scale));
+        code = code + one.select(above, zero);
+    }
+    let negative = values.lt(zero) & code.gt(zero);
+    (code + simd.splat(8.0).select(negative, zero)).to_u8()
 }

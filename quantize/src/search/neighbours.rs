@@ -1,6 +1,6 @@
 //! The nearest point of a codebook for a group of four or eight weights.
 
-use super::points::{Code, Points, Site};
+use super::points::{Code, Points};
 use crate::simd::{Float, LANES, Mask, Simd};
 
 /// A table for [`Simd::pick`] from the values of the digits: two-bit digits are picked by three
@@ -37,19 +37,20 @@ pub(crate) fn snap<F: Float, C: Choose>(
     let numbers = numbers.to_array();
     let mut codes = [0; LANES];
     let mut held = 0;
-    let mut rest = active;
-    while rest != 0 {
-        let lane = rest.trailing_zeros() as usize;
-        rest &= rest - 1;
-        codes[lane] = match points.site(numbers[lane] as usize) {
-            Site::Held(code) => {
-                held |= 1 << lane;
-                code
-            }
-            Site::Absent { start, len } => choice.choose(lane, points.neighbours(start, len)),
-        };
+    // Without branches, which could not be foreseen.
+    for lane in 0..LANES {
+        let site = points.site(numbers[lane] as usize);
+        codes[lane] = site.code * (active >> lane & 1);
+        held |= u16::from(site.is_held()) << lane;
     }
-    (codes, held)
+    let mut rest = active & !held;
+    while rest != 0 {
+        let lane = rest.trailing_zeros() as usize % LANES;
+        rest &= rest - 1;
+        let candidates = points.neighbours(points.site(numbers[lane] as usize));
+        codes[lane] = choice.choose(lane, candidates);
+    }
+    (codes, held & active)
 }
 
 /// The first of `candidates` for which `Σ weights·(value - target)²` is least; `table` gives the
@@ -68,27 +69,40 @@ pub(crate) fn nearest<S: Simd, const D: usize, const BITS: usize>(
         let difference = table - simd.splat(targets[i]);
         costs[i] = simd.splat(weights[i]) * difference * difference;
     }
+    if let [codes] = candidates {
+        let distance = distances::<S, D, BITS>(simd, &costs, codes);
+        let least = distance.least();
+        let lane = distance.eq(simd.splat(least)).bits().trailing_zeros();
+        return (codes[lane as usize % LANES], least);
+    }
     let mut best = simd.splat(f32::MAX);
     let mut place = simd.splat(0.0);
     for (at, codes) in candidates.iter().enumerate() {
-        let codes = simd.load_codes(codes);
-        let mut distance = simd.pick(costs[0], codes, 0);
-        for (i, &cost) in costs.iter().enumerate().skip(1) {
-            distance = distance + simd.pick(cost, codes, BITS * i);
-        }
+        let distance = distances::<S, D, BITS>(simd, &costs, codes);
         let nearer = distance.lt(best);
         best = distance.select(nearer, best);
         place = simd.splat(at as f32).select(nearer, place);
     }
     let least = best.least();
     let tied = best.eq(simd.splat(least));
-    let at = if candidates.len() == 1 {
-        0.0
-    } else {
-        // Earlier vectors come first in the list; within a vector, lower lanes.
-        place.select(tied, simd.splat(f32::MAX)).least()
-    };
-    let lanes = (tied & place.eq(simd.splat(at))).bits();
-    let lane = lanes.trailing_zeros() as usize % LANES;
-    (candidates[at as usize % candidates.len()][lane], least)
+    // Earlier vectors come first in the list; within a vector, lower lanes.
+    let at = place.select(tied, simd.splat(f32::MAX)).least();
+    let lane = (tied & place.eq(simd.splat(at))).bits().trailing_zeros();
+    let codes = candidates.get(at as usize).unwrap_or(&candidates[0]);
+    (codes[lane as usize % LANES], least)
+}
+
+/// The sums of what the digits of sixteen candidates cost.
+#[inline(always)]
+fn distances<S: Simd, const D: usize, const BITS: usize>(
+    simd: S,
+    costs: &[S::F; D],
+    codes: &[Code; LANES],
+) -> S::F {
+    let codes = simd.load_codes(codes);
+    let mut distance = simd.pick(costs[0], codes, 0);
+    for (i, &cost) in costs.iter().enumerate().skip(1) {
+        distance = distance + simd.pick(cost, codes, BITS * i);
+    }
+    distance
 }

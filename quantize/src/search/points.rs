@@ -45,11 +45,21 @@ pub(crate) struct Points {
 
 /// What the encoder knows about a lattice point.
 #[derive(Clone, Copy)]
-pub(crate) enum Site {
-    /// The codebook holds it.
-    Held(Code),
-    /// It does not; these vectors of `neighbours` list what is near.
-    Absent { start: u32, len: u8 },
+pub(crate) struct Site {
+    /// Its code, if the codebook holds it.
+    pub(crate) code: Code,
+    /// Vectors of `neighbours` that list what is near; none if the codebook holds it.
+    len: u8,
+    /// The first of them.
+    start: u32,
+}
+
+impl Site {
+    /// Whether the codebook holds it.
+    #[inline(always)]
+    pub(crate) fn is_held(self) -> bool {
+        self.len == 0
+    }
 }
 
 impl Points {
@@ -117,7 +127,11 @@ impl Points {
         if shell == 0 {
             let row = distances.iter().take_while(|&&d| d != 0).count();
             self.rows[self.sites.len()] = row as u16;
-            self.sites.push(Site::Held(self.code(point)));
+            self.sites.push(Site {
+                code: self.code(point),
+                len: 0,
+                start: 0,
+            });
             return;
         }
         for _ in 1..shells {
@@ -143,9 +157,10 @@ impl Points {
             let vector = std::array::from_fn(|i| chunk[i.min(chunk.len() - 1)].1);
             self.neighbours.push(vector);
         }
-        self.sites.push(Site::Absent {
-            start: start as u32,
+        self.sites.push(Site {
+            code: 0,
             len: (self.neighbours.len() - start) as u8,
+            start: start as u32,
         });
     }
 
@@ -169,8 +184,8 @@ impl Points {
 
     /// The vectors of neighbour codes of an absent point.
     #[inline(always)]
-    pub(crate) fn neighbours(&self, start: u32, len: u8) -> &[[Code; LANES]] {
-        &self.neighbours[start as usize..][..usize::from(len)]
+    pub(crate) fn neighbours(&self, site: Site) -> &[[Code; LANES]] {
+        &self.neighbours[site.start as usize..][..usize::from(site.len)]
     }
 
     /// The row of the codebook with this code, which must be one of its points.
@@ -204,10 +219,11 @@ mod tests {
             })
         };
         for code in 0..1 << (points.digit_bits() as u32 * dimensions) {
-            let Some(Site::Absent { start, len }) = number(code).map(|n| points.site(n)) else {
+            let site = number(code).map(|n| points.site(n));
+            let Some(site) = site.filter(|site| !site.is_held()) else {
                 continue;
             };
-            let mut list: Vec<Code> = points.neighbours(start, len).as_flattened().to_vec();
+            let mut list: Vec<Code> = points.neighbours(site).as_flattened().to_vec();
             list.dedup();
             hash.update((code as u16).to_le_bytes());
             hash.update((list.len() as u16).to_le_bytes());

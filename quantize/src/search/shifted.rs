@@ -7,7 +7,7 @@
 use super::lattice::{Found, SubBlocks};
 use super::neighbours::{Choose, digit_table, nearest, snap};
 use super::points::{Code, Points};
-use crate::simd::{Float, LANES, Mask, Simd};
+use crate::simd::{Float, LANES, Mask, Simd, gather, products};
 
 /// What the levels stand for with the shift up and with the shift down.
 pub(crate) const SHIFTED: [[f32; 3]; 2] = [[-0.875, 0.125, 1.125], [-1.125, -0.125, 0.875]];
@@ -30,14 +30,26 @@ pub(crate) fn reference_iq1_s<S: Simd>(
     points: &Points,
     blocks: &SubBlocks<32>,
 ) -> (Found<4>, [u16; 4]) {
-    let order = sort(blocks);
     let zero = simd.splat(0.0);
-    let (mut x, mut w) = ([zero; 33], [zero; 33]);
-    for j in 0..32 {
-        let (values, weights) = sorted(simd, blocks, &order, j);
-        x[j + 1] = x[j] + weights * values;
-        w[j + 1] = w[j] + weights;
+    let values: [S::F; 32] = gather(simd, |lane| &blocks.values[lane]);
+    let weights: [S::F; 32] = gather(simd, |lane| &blocks.weights[lane]);
+    let ranks = ranks(simd, &values);
+    let x = prefix_sums::<S, 32, 33>(simd, &ranks, &products(&weights, &values));
+    let w = prefix_sums::<S, 32, 33>(simd, &ranks, &weights);
+    // What the first and the last run add to the sums, by where they end and begin, for both shifts.
+    let mut outer = [[Outer {
+        first: (zero, zero),
+        last: (zero, zero),
+    }; 33]; 2];
+    for (outer, [low, _, high]) in outer.iter_mut().zip(SHIFTED) {
+        let (low, high) = (simd.splat(low), simd.splat(high));
+        for (at, outer) in outer.iter_mut().enumerate() {
+            outer.first = (x[at] * low, w[at] * low * low);
+            outer.last = ((x[32] - x[at]) * high, (w[32] - w[at]) * high * high);
+        }
     }
+    // What the middle stands for: this with the shift up, its negative with the shift down.
+    let middle = simd.splat(SHIFTED[0][1]);
     let mut best = simd.splat(-f32::MAX);
     let mut runs = Runs {
         scale: zero,
@@ -47,12 +59,16 @@ pub(crate) fn reference_iq1_s<S: Simd>(
     };
     for first in 0..=32 {
         for second in first..=32 {
-            for (down, [s0, s1, s2]) in SHIFTED.into_iter().enumerate() {
-                let (s0, s1, s2) = (simd.splat(s0), simd.splat(s1), simd.splat(s2));
-                let sum_xq = x[first] * s0 + (x[second] - x[first]) * s1 + (x[32] - x[second]) * s2;
-                let sum_qq = w[first] * s0 * s0
-                    + (w[second] - w[first]) * s1 * s1
-                    + (w[32] - w[second]) * s2 * s2;
+            let xq = (x[second] - x[first]) * middle;
+            let qq = (w[second] - w[first]) * middle * middle;
+            for (down, outer) in outer.iter().enumerate() {
+                let (start, end) = (outer[first].first, outer[second].last);
+                let start_xq = if down == 0 {
+                    start.0 + xq
+                } else {
+                    start.0 - xq
+                };
+                let (sum_xq, sum_qq) = (start_xq + end.0, start.1 + qq + end.1);
                 let better = sum_qq.gt(zero) & (sum_xq * sum_xq).gt(best * sum_qq);
                 if better.any() {
                     runs.accept(simd, better, sum_xq, sum_qq, &mut best, [first, second]);
@@ -61,7 +77,14 @@ pub(crate) fn reference_iq1_s<S: Simd>(
             }
         }
     }
-    settle(simd, points, blocks, &order, runs, 1e-12)
+    settle(simd, points, blocks, &values, &weights, &ranks, runs, 1e-12)
+}
+
+/// What the outer runs of sorted values add to `Σwxq` and `Σwqq`.
+#[derive(Clone, Copy)]
+struct Outer<F> {
+    first: (F, F),
+    last: (F, F),
 }
 
 /// ggml's choice for IQ1_M: sub-blocks of 16 whose two groups have shifts of their own.
@@ -71,19 +94,17 @@ pub(crate) fn reference_iq1_m<S: Simd>(
     points: &Points,
     blocks: &SubBlocks<16>,
 ) -> (Found<2>, [u16; 2]) {
-    let order = sort(blocks);
     let zero = simd.splat(0.0);
+    let values: [S::F; 16] = gather(simd, |lane| &blocks.values[lane]);
+    let weights: [S::F; 16] = gather(simd, |lane| &blocks.weights[lane]);
+    let ranks = ranks(simd, &values);
     let (mut x, mut w) = ([[zero; 17]; 2], [[zero; 17]; 2]);
-    for j in 0..16 {
-        let (values, weights) = sorted(simd, blocks, &order, j);
-        let products = weights * values;
-        let second: [f32; LANES] =
-            std::array::from_fn(|lane| f32::from(u8::from(order[lane][j] >= 8)));
-        let second = simd.load(&second).gt(zero);
-        for (half, owns) in [!second, second].into_iter().enumerate() {
-            x[half][j + 1] = (x[half][j] + products).select(owns, x[half][j]);
-            w[half][j + 1] = (w[half][j] + weights).select(owns, w[half][j]);
-        }
+    for half in 0..2 {
+        // Zeros stand in for the other half's.
+        let mut own = [zero; 16];
+        own[8 * half..][..8].copy_from_slice(&weights[8 * half..][..8]);
+        x[half] = prefix_sums(simd, &ranks, &products(&own, &values));
+        w[half] = prefix_sums(simd, &ranks, &own);
     }
     let mut best = simd.splat(-f32::MAX);
     let mut runs = Runs {
@@ -92,21 +113,32 @@ pub(crate) fn reference_iq1_m<S: Simd>(
         down: [0; 2],
         live: 0,
     };
-    let (total_up, total_down) = (simd.splat(1.125), simd.splat(0.875));
+    // For the shift up and the shift down: what all values count, and those before either border.
+    const TOTALS: [f32; 2] = [1.125, 0.875];
+    const BEFORE: [[f32; 2]; 2] = [[0.75, -1.25], [1.25, -0.75]];
+    let mut after_second = [[[zero; 2]; 17]; 2];
+    for half in 0..2 {
+        for (after, &w) in after_second[half].iter_mut().zip(&w[half]) {
+            *after = [simd.splat(BEFORE[0][1]) * w, simd.splat(BEFORE[1][1]) * w];
+        }
+    }
     for first in 0..=16 {
+        let mut fixed = [[(zero, zero); 2]; 2];
+        for (half, fixed) in fixed.iter_mut().enumerate() {
+            let (x, w) = (&x[half], &w[half]);
+            for ((fixed, total), before) in fixed.iter_mut().zip(TOTALS).zip(BEFORE) {
+                let total = simd.splat(total);
+                fixed.0 = x[16] * total;
+                fixed.1 = w[16] * total * total + w[first] * simd.splat(before[0]);
+            }
+        }
         for second in first..=16 {
-            let mut sums = [[(zero, zero); 2]; 2];
+            let mut sums = fixed;
             for (half, sums) in sums.iter_mut().enumerate() {
-                let (x, w) = (&x[half], &w[half]);
-                let sum = x[first] + x[second];
-                sums[0].0 = x[16] * total_up - sum;
-                sums[0].1 = w[16] * total_up * total_up
-                    + w[first] * simd.splat(0.75)
-                    + w[second] * simd.splat(-1.25);
-                sums[1].0 = x[16] * total_down - sum;
-                sums[1].1 = w[16] * total_down * total_down
-                    + w[first] * simd.splat(1.25)
-                    + w[second] * simd.splat(-0.75);
+                let before = x[half][first] + x[half][second];
+                for (sums, after) in sums.iter_mut().zip(after_second[half][second]) {
+                    *sums = (sums.0 - before, sums.1 + after);
+                }
             }
             for shifts in 0..4 {
                 let down = [shifts >> 1, shifts & 1];
@@ -120,7 +152,7 @@ pub(crate) fn reference_iq1_m<S: Simd>(
             }
         }
     }
-    settle(simd, points, blocks, &order, runs, 1e-7)
+    settle(simd, points, blocks, &values, &weights, &ranks, runs, 1e-7)
 }
 
 impl<F: Float, const G: usize> Runs<F, G> {
@@ -150,32 +182,42 @@ impl<F: Float, const G: usize> Runs<F, G> {
     }
 }
 
-/// The order of each sub-block's values, ascending; equal values keep theirs.
+/// The place of every value in the ascending order of its sub-block; equal values keep theirs.
 #[inline(always)]
-fn sort<const N: usize>(blocks: &SubBlocks<N>) -> [[u8; N]; LANES] {
-    blocks.values.map(|values| {
-        let mut order = std::array::from_fn(|i| i as u8);
-        order.sort_by(|&a, &b| {
-            // Zeros of either sign are equal, as adding zero makes them; NaN has some fixed place.
-            let key = |i: u8| values[usize::from(i)] + 0.0;
-            key(a).total_cmp(&key(b))
-        });
-        order
-    })
+fn ranks<S: Simd, const N: usize>(simd: S, values: &[S::F; N]) -> [S::F; N] {
+    let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+    let mut ranks = [zero; N];
+    for later in 1..N {
+        let mut rank = ranks[later];
+        for earlier in 0..later {
+            let follows = values[earlier].gt(values[later]);
+            ranks[earlier] = ranks[earlier] + one.select(follows, zero);
+            rank = rank + zero.select(follows, one);
+        }
+        ranks[later] = rank;
+    }
+    ranks
 }
 
-/// The `j`th of the sorted values, and its weight.
+/// Sums of the first `0..=N` of sixteen sub-blocks' values, in the order of their ranks; `M` is `N + 1`.
 #[inline(always)]
-fn sorted<S: Simd, const N: usize>(
+fn prefix_sums<S: Simd, const N: usize, const M: usize>(
     simd: S,
-    blocks: &SubBlocks<N>,
-    order: &[[u8; N]; LANES],
-    j: usize,
-) -> (S::F, S::F) {
-    let at = |lane: usize| usize::from(order[lane][j]);
-    let values = std::array::from_fn(|lane| blocks.values[lane][at(lane)]);
-    let weights = std::array::from_fn(|lane| blocks.weights[lane][at(lane)]);
-    (simd.load(&values), simd.load(&weights))
+    ranks: &[S::F; N],
+    values: &[S::F; N],
+) -> [S::F; M] {
+    let mut sorted = [[0.0; LANES]; N];
+    for (rank, value) in ranks.iter().zip(values) {
+        let value = value.to_array();
+        for (lane, rank) in rank.to_u8().into_iter().enumerate() {
+            sorted[usize::from(rank) % N][lane] = value[lane];
+        }
+    }
+    let mut sums = [simd.splat(0.0); M];
+    for (j, sorted) in sorted.iter().enumerate() {
+        sums[j + 1] = sums[j] + simd.load(sorted);
+    }
+    sums
 }
 
 /// Levels from runs, codebook entries from levels, and the scale that fits the entries.
@@ -184,32 +226,30 @@ fn settle<S: Simd, const N: usize, const G: usize>(
     simd: S,
     points: &Points,
     blocks: &SubBlocks<N>,
-    order: &[[u8; N]; LANES],
+    values: &[S::F; N],
+    weights: &[S::F; N],
+    ranks: &[S::F; N],
     mut runs: Runs<S::F, G>,
     zero_below: f32,
 ) -> (Found<G>, [u16; G]) {
-    let zero = simd.splat(0.0);
-    let mut scales = runs.scale.to_array();
-    let borders = [runs.borders[0].to_array(), runs.borders[1].to_array()];
-    let mut levels = [[0u8; N]; LANES];
-    for lane in 0..LANES {
-        let values = &blocks.values[lane];
-        if values.iter().all(|x| x.abs() < zero_below) {
-            runs.live &= !(1 << lane);
-        }
-        // A negative scale turns the levels around, and with them the shifts.
-        let turned = scales[lane] < 0.0;
-        for (j, &at) in order[lane].iter().enumerate() {
-            let level =
-                u8::from(j >= borders[0][lane] as usize) + u8::from(j >= borders[1][lane] as usize);
-            levels[lane][usize::from(at)] = if turned { 2 - level } else { level };
-        }
-        if turned {
-            scales[lane] = -scales[lane];
-            for down in &mut runs.down {
-                *down ^= 1 << lane;
-            }
-        }
+    let (zero, one, two) = (simd.splat(0.0), simd.splat(1.0), simd.splat(2.0));
+    let mut magnitude = zero;
+    for x in values {
+        magnitude = x.abs().max(magnitude);
+    }
+    runs.live &= !magnitude.lt(simd.splat(zero_below)).bits();
+    // A negative scale turns the levels around, and with them the shifts.
+    let turned = runs.scale.lt(zero);
+    let scales = runs.scale.abs().to_array();
+    for down in &mut runs.down {
+        *down ^= turned.bits();
+    }
+    let mut levels = *ranks;
+    for level in &mut levels {
+        let rank = *level;
+        let upward =
+            zero.select(rank.lt(runs.borders[0]), one) + zero.select(rank.lt(runs.borders[1]), one);
+        *level = (two - upward).select(turned, upward);
     }
     let tables = [
         simd.load(&digit_table(SHIFTED[0])),
@@ -222,14 +262,10 @@ fn settle<S: Simd, const N: usize, const G: usize>(
     };
     let mut absent = 0;
     for group in 0..G {
-        let number = |lane: usize| {
-            let levels = &levels[lane].as_chunks::<8>().0[group];
-            levels
-                .iter()
-                .rev()
-                .fold(0, |number, &level| 3 * number + u32::from(level)) as f32
-        };
-        let numbers = simd.load(&std::array::from_fn(number));
+        let mut number = zero;
+        for &level in levels.as_chunks::<8>().0[group].iter().rev() {
+            number = number * simd.splat(3.0) + level;
+        }
         let choice = Shifted {
             simd,
             blocks,
@@ -238,26 +274,22 @@ fn settle<S: Simd, const N: usize, const G: usize>(
             group,
             down: runs.down[group],
         };
-        let (codes, held) = snap(points, numbers, runs.live, &choice);
+        let (codes, held) = snap(points, number, runs.live, &choice);
         found.codes[group] = codes;
         absent |= runs.live & !held;
     }
     let (mut sum_xq, mut sum_qq) = (zero, zero);
     for group in 0..G {
         let codes = simd.load_codes(&found.codes[group]);
-        let down: [f32; LANES] =
-            std::array::from_fn(|lane| f32::from(runs.down[group] >> lane & 1));
-        let down = simd.load(&down).gt(zero);
+        let down = simd.mask(runs.down[group]);
         for i in 0..8 {
             let (up_q, down_q) = (
                 simd.pick(tables[0], codes, 2 * i),
                 simd.pick(tables[1], codes, 2 * i),
             );
             let q = down_q.select(down, up_q);
-            let at = 8 * group + i;
-            let x = simd.load(&std::array::from_fn(|lane| blocks.values[lane][at]));
-            let wq = simd.load(&std::array::from_fn(|lane| blocks.weights[lane][at])) * q;
-            sum_xq = sum_xq + wq * x;
+            let wq = weights[8 * group + i] * q;
+            sum_xq = sum_xq + wq * values[8 * group + i];
             sum_qq = sum_qq + wq * q;
         }
     }

@@ -49,7 +49,7 @@ impl<T: Format<BYTES, VALUES>, const BYTES: usize, const VALUES: usize> Kernel
     fn run<S: Simd>(self, simd: S) {
         let mut decoded = [0.0; VALUES];
         for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks()) {
-            T::decode(block, &mut decoded);
+            T::decode(simd, block, &mut decoded);
             let weights = relative_weights::<VALUES>(importance);
             let (mut xx, mut xy) = (simd.splat(0.0), simd.splat(0.0));
             let lanes = values.as_chunks::<LANES>().0.iter();

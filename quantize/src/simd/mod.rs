@@ -23,6 +23,8 @@ pub(crate) trait Simd: Copy {
     type M: Mask;
     /// Sixteen packed lattice points.
     type Codes: Copy;
+    /// Sixteen bytes.
+    type B: Bytes;
 
     /// The same value in all lanes.
     fn splat(self, value: f32) -> Self::F;
@@ -35,6 +37,28 @@ pub(crate) trait Simd: Copy {
     /// Lane `i` gets lane `(codes[i] >> shift) % 8` of `table`, whose upper eight lanes must repeat
     /// the lower.
     fn pick(self, table: Self::F, codes: Self::Codes, shift: usize) -> Self::F;
+    /// Lane `i` gets bit `i`.
+    fn mask(self, lanes: u16) -> Self::M;
+    /// The bytes as a vector.
+    fn bytes(self, bytes: &[u8; LANES]) -> Self::B;
+    /// Lane `i` gets byte `i`.
+    fn widen(self, bytes: Self::B) -> Self::F;
+    /// Lane `i` gets byte `i`, as an i8.
+    fn widen_signed(self, bytes: Self::B) -> Self::F;
+}
+
+/// Sixteen bytes, as the codes of blocks are packed.
+pub(crate) trait Bytes: Copy {
+    /// The bits of `mask` of every byte.
+    fn and(self, mask: u8) -> Self;
+    /// The bits of both.
+    fn or(self, other: Self) -> Self;
+    /// Every byte shifted right by up to seven bits.
+    fn shr(self, bits: u32) -> Self;
+    /// Every byte shifted left by up to seven bits.
+    fn shl(self, bits: u32) -> Self;
+    /// Byte `i` gets byte `self[i]` of `table`; `self[i]` must be below sixteen.
+    fn lookup(self, table: Self) -> Self;
 }
 
 /// Arithmetic on sixteen f32 lanes.
@@ -46,7 +70,7 @@ pub(crate) trait Float:
 
     /// The lanes as an array.
     fn store(self, values: &mut [f32; LANES]);
-    /// Lanes that hold small integers, as bytes (modulo 256).
+    /// The integer parts of small lanes, as bytes (modulo 256).
     fn to_u8(self) -> [u8; LANES];
     /// `|self|`.
     fn abs(self) -> Self;
@@ -69,6 +93,8 @@ pub(crate) trait Float:
     fn nearest(self, lo: i32, hi: i32) -> Self;
     /// The least of the lanes; if one is NaN, any value.
     fn least(self) -> f32;
+    /// The greatest of the lanes; if one is NaN, any value.
+    fn greatest(self) -> f32;
     /// Nearest value that f16 can hold, ties to even; infinite beyond its range.
     fn round_to_f16(self) -> Self;
     /// Nearest integer, ties to even, for values within ±2^22; cheaper than `nearest`.

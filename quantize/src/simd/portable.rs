@@ -3,7 +3,7 @@
 use std::array::from_fn;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
-use super::{Float, LANES, Mask, Simd};
+use super::{Bytes, Float, LANES, Mask, Simd};
 use crate::half::{f16_to_f32, f32_to_f16};
 
 /// The portable set.
@@ -29,6 +29,16 @@ impl Lanes {
         Self(from_fn(|i| f(self.0[i], other.0[i])))
     }
 
+    /// Combines all lanes, by halves.
+    #[inline(always)]
+    fn fold(self, combine: impl Fn(Self, Self) -> Self) -> f32 {
+        let mut all = self;
+        for n in [8, 4, 2, 1] {
+            all = combine(all, Self(from_fn(|i| all.0[(i + n) % LANES])));
+        }
+        all.0[0]
+    }
+
     #[inline(always)]
     fn test(self, other: Self, f: impl Fn(f32, f32) -> bool) -> Truths {
         Truths(from_fn(|i| f(self.0[i], other.0[i])))
@@ -39,6 +49,7 @@ impl Simd for Portable {
     type F = Lanes;
     type M = Truths;
     type Codes = [u16; LANES];
+    type B = [u8; LANES];
 
     #[inline(always)]
     fn splat(self, value: f32) -> Lanes {
@@ -59,6 +70,45 @@ impl Simd for Portable {
     #[inline(always)]
     fn pick(self, table: Lanes, codes: [u16; LANES], shift: usize) -> Lanes {
         Lanes(codes.map(|code| table.0[usize::from(code >> shift) % 8]))
+    }
+    #[inline(always)]
+    fn mask(self, lanes: u16) -> Truths {
+        Truths(from_fn(|i| lanes >> i & 1 == 1))
+    }
+    #[inline(always)]
+    fn bytes(self, bytes: &[u8; LANES]) -> [u8; LANES] {
+        *bytes
+    }
+    #[inline(always)]
+    fn widen(self, bytes: [u8; LANES]) -> Lanes {
+        Lanes(bytes.map(f32::from))
+    }
+    #[inline(always)]
+    fn widen_signed(self, bytes: [u8; LANES]) -> Lanes {
+        Lanes(bytes.map(|byte| f32::from(byte as i8)))
+    }
+}
+
+impl Bytes for [u8; LANES] {
+    #[inline(always)]
+    fn and(self, mask: u8) -> Self {
+        self.map(|byte| byte & mask)
+    }
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        from_fn(|i| self[i] | other[i])
+    }
+    #[inline(always)]
+    fn shr(self, bits: u32) -> Self {
+        self.map(|byte| byte >> bits)
+    }
+    #[inline(always)]
+    fn shl(self, bits: u32) -> Self {
+        self.map(|byte| byte << bits)
+    }
+    #[inline(always)]
+    fn lookup(self, table: Self) -> Self {
+        self.map(|code| table[usize::from(code) % LANES])
     }
 }
 
@@ -103,8 +153,7 @@ impl Float for Lanes {
     }
     #[inline(always)]
     fn to_u8(self) -> [u8; LANES] {
-        const MAGIC: f32 = 12_582_912.0;
-        self.0.map(|v| (v + MAGIC).to_bits() as u8)
+        self.0.map(|v| v as i32 as u8)
     }
     #[inline(always)]
     fn abs(self) -> Self {
@@ -144,16 +193,11 @@ impl Float for Lanes {
     }
     #[inline(always)]
     fn least(self) -> f32 {
-        let halves = |n: usize, v: [f32; LANES]| -> [f32; LANES] {
-            from_fn(|i| {
-                if v[i] < v[(i + n) % LANES] {
-                    v[i]
-                } else {
-                    v[(i + n) % LANES]
-                }
-            })
-        };
-        halves(1, halves(2, halves(4, halves(8, self.0))))[0]
+        self.fold(Self::min)
+    }
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        self.fold(Self::max)
     }
     #[inline(always)]
     fn round_to_f16(self) -> Self {

@@ -20,7 +20,7 @@ impl Format<4, 1> for F32 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
 
     #[inline(always)]
-    fn decode(block: &[u8; 4], values: &mut [f32; 1]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 4], values: &mut [f32; 1]) {
         values[0] = f32::from_le_bytes(*block);
     }
 
@@ -36,7 +36,7 @@ impl Format<2, 1> for F16 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
 
     #[inline(always)]
-    fn decode(block: &[u8; 2], values: &mut [f32; 1]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 2], values: &mut [f32; 1]) {
         values[0] = f16_to_f32(u16::from_le_bytes(*block));
     }
 
@@ -58,7 +58,7 @@ impl Format<2, 1> for Bf16 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
 
     #[inline(always)]
-    fn decode(block: &[u8; 2], values: &mut [f32; 1]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 2], values: &mut [f32; 1]) {
         values[0] = bf16_to_f32(u16::from_le_bytes(*block));
     }
 

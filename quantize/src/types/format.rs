@@ -79,7 +79,7 @@ pub(crate) trait Format<const BYTES: usize, const VALUES: usize> {
     const STRETCHED: bool = true;
 
     /// Decodes a block, with ggml's operations in ggml's order. Must be `#[inline(always)]`.
-    fn decode(block: &[u8; BYTES], values: &mut [f32; VALUES]);
+    fn decode<S: Simd>(simd: S, block: &[u8; BYTES], values: &mut [f32; VALUES]);
 
     /// Encodes all rows into as many blocks as they have.
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; BYTES]]);
@@ -152,9 +152,9 @@ impl<T: Format<BYTES, VALUES>, const BYTES: usize, const VALUES: usize> Kernel
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         for (block, values) in self.blocks.iter().zip(self.values) {
-            T::decode(block, values);
+            T::decode(simd, block, values);
         }
     }
 }

@@ -64,7 +64,7 @@ impl<T: Improve<BYTES, N>, const BYTES: usize, const N: usize> Kernel for Pass<'
                 let candidate = T::assemble(d[lane], m[lane], &levels[lane]);
                 let index = index[lane];
                 let importance = importance.map(|all| &all[index % all.len()]);
-                keep_better::<T, BYTES, N>(block, &candidate, &values[index], importance);
+                keep_better::<S, T, BYTES, N>(simd, block, &candidate, &values[index], importance);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::array::from_fn;
 use gristmill_gguf::TensorType;
 
 use super::format::rescaled;
-use super::lattice::{nibble, reference_weights, shifted8, u16_at};
+use super::lattice::{reference_weights, shifted, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
 use crate::half::f16_to_f32;
@@ -29,19 +29,16 @@ impl Format<56, 256> for Iq1M {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 56], out: &mut [f32; 256]) {
         let d = super_scale(block);
-        for (i, out) in out.chunks_exact_mut(8).enumerate() {
-            let group = i / 2;
-            let s = (u16_at(block, 48 + 2 * (group / 4)) >> (3 * (group % 4))) & 7;
-            let high = nibble(&block[32..], i);
-            let index = usize::from(block[i]) | usize::from(high & 7) << 8;
-            shifted8(
-                &IQ1S_GRID[index],
-                d * f32::from(2 * s + 1),
-                high & 8 != 0,
-                out,
-            );
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let s = (u16_at(block, 48 + i / 4 * 2) >> (3 * (i % 4))) & 7;
+            let high = [block[32 + i] & 15, block[32 + i] >> 4];
+            let row = |l: usize| {
+                &IQ1S_GRID[usize::from(block[2 * i + l]) | usize::from(high[l] & 7) << 8]
+            };
+            let scale = d * f32::from(2 * s + 1);
+            shifted(simd, row, scale, high.map(|high| high & 8 != 0), out);
         }
     }
 
@@ -107,7 +104,7 @@ impl Kernel for Encode<'_> {
                     .weights
                     .copy_from_slice(relative_weights(importance).as_chunks().0);
                 let candidate = improve(simd, points, block, &batch);
-                keep_better::<Iq1M, 56, 256>(block, &candidate, values, importance);
+                keep_better::<S, Iq1M, 56, 256>(simd, block, &candidate, values, importance);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::array::from_fn;
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::lattice::{reference_weights, shifted8, u16_at};
+use super::lattice::{reference_weights, shifted, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ1S_GRID;
 use crate::half::f32_to_f16;
@@ -27,16 +27,16 @@ impl Format<50, 256> for Iq1S {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Required;
 
     #[inline(always)]
-    fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 50], out: &mut [f32; 256]) {
         let d = f16_at(block, 0);
-        for (g, out) in out.chunks_exact_mut(32).enumerate() {
-            let high = u16_at(block, 34 + 2 * g);
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let high = u16_at(block, 34 + i / 2 * 2);
             let scale = d * f32::from(2 * ((high >> 12) & 7) + 1);
-            for (l, out) in out.chunks_exact_mut(8).enumerate() {
-                let index =
-                    usize::from(block[2 + 4 * g + l]) | usize::from((high >> (3 * l)) & 7) << 8;
-                shifted8(&IQ1S_GRID[index], scale, high & 0x8000 != 0, out);
-            }
+            let row = |l: usize| {
+                let high = usize::from(high >> (6 * (i % 2) + 3 * l) & 7);
+                &IQ1S_GRID[usize::from(block[2 + 2 * i + l]) | high << 8]
+            };
+            shifted(simd, row, scale, [high & 0x8000 != 0; 2], out);
         }
     }
 
@@ -168,6 +168,6 @@ fn improve<S: Simd>(
             let (level, down) = (choice.levels[lane], choice.down[0] >> lane & 1);
             write_group(&mut candidate, g, u16::from(level), down, rows);
         }
-        keep_better::<Iq1S, 50, 256>(block, &candidate, values, importance);
+        keep_better::<S, Iq1S, 50, 256>(simd, block, &candidate, values, importance);
     }
 }

@@ -3,12 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8};
+use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2_LEVELS, IQ2S_GRID};
 use crate::search::lattice::{Again, Lattice, Start};
 use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
+use crate::simd::Simd;
 
 /// Block of 82 bytes: scale `d`; 32 low index bytes; 32 sign bytes; eight bytes with the two high
 /// index bits of four entries each; eight bytes of scales, a nibble per group of 16.
@@ -20,13 +21,17 @@ impl Format<82, 256> for Iq2S {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 82], out: &mut [f32; 256]) {
         let d = f16_at(block, 0);
-        for (i, out) in out.chunks_exact_mut(8).enumerate() {
-            let high = (block[66 + i / 4] >> (2 * (i % 4))) & 3;
-            let scale = (d * (0.5 + f32::from(nibble(&block[74..], i / 2)))) * 0.25;
-            let row = &IQ2S_GRID[usize::from(block[2 + i]) | usize::from(high) << 8];
-            signed8(row, scale, block[34 + i], out);
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let high = nibble(&block[66..], i);
+            let scale = (d * (0.5 + f32::from(nibble(&block[74..], i)))) * 0.25;
+            let row = |l: usize| {
+                let high = usize::from(high >> (2 * l) & 3);
+                &IQ2S_GRID[usize::from(block[2 + 2 * i + l]) | high << 8]
+            };
+            let signs = [block[34 + 2 * i], block[35 + 2 * i]];
+            signed(simd, row, scale, signs, out);
         }
     }
 

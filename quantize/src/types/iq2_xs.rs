@@ -3,12 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed8, u16_at};
+use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed, u16_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2_LEVELS, IQ2XS_GRID, even_signs};
 use crate::search::lattice::{Again, Lattice, Start};
 use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
+use crate::simd::Simd;
 
 /// Block of 74 bytes: scale `d`; 32 × u16 (index in bits 0..9, sign index in bits 9..16); eight
 /// bytes of scales, a nibble per group of 16. `value = ±(((d * (0.5 + s)) * 0.25) * entry)`.
@@ -19,13 +20,14 @@ impl Format<74, 256> for Iq2Xs {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Required;
 
     #[inline(always)]
-    fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 74], out: &mut [f32; 256]) {
         let d = f16_at(block, 0);
-        for (i, out) in out.chunks_exact_mut(8).enumerate() {
-            let code = u16_at(block, 2 + 2 * i);
-            let scale = (d * (0.5 + f32::from(nibble(&block[66..], i / 2)))) * 0.25;
-            let row = &IQ2XS_GRID[usize::from(code & 511)];
-            signed8(row, scale, even_signs((code >> 9) as u8), out);
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let codes = [u16_at(block, 2 + 4 * i), u16_at(block, 4 + 4 * i)];
+            let scale = (d * (0.5 + f32::from(nibble(&block[66..], i)))) * 0.25;
+            let row = |l: usize| &IQ2XS_GRID[usize::from(codes[l] & 511)];
+            let signs = codes.map(|code| even_signs((code >> 9) as u8));
+            signed(simd, row, scale, signs, out);
         }
     }
 

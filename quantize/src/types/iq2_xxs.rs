@@ -3,12 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::lattice::{self, Coded, Signed, signed8, u32_at};
+use super::lattice::{self, Coded, Signed, signed, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ2_LEVELS, IQ2XXS_GRID, even_signs};
 use crate::search::lattice::{Again, Lattice, Start};
 use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
+use crate::simd::Simd;
 
 /// Block of 66 bytes: scale `d`, then eight records of eight bytes, one per group: four codebook
 /// indices, then a u32 with four seven-bit sign indices (bits 0..28) and a four-bit scale `s`.
@@ -20,16 +21,16 @@ impl Format<66, 256> for Iq2Xxs {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Required;
 
     #[inline(always)]
-    fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 66], out: &mut [f32; 256]) {
         let d = f16_at(block, 0);
-        for (g, out) in out.chunks_exact_mut(32).enumerate() {
-            let at = 2 + 8 * g;
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let at = 2 + i / 2 * 8;
             let aux = u32_at(block, at + 4);
             let scale = (d * (0.5 + (aux >> 28) as f32)) * 0.25;
-            for (l, out) in out.chunks_exact_mut(8).enumerate() {
-                let row = &IQ2XXS_GRID[usize::from(block[at + l])];
-                signed8(row, scale, even_signs((aux >> (7 * l)) as u8), out);
-            }
+            let place = [i % 2 * 2, i % 2 * 2 + 1];
+            let row = |l: usize| &IQ2XXS_GRID[usize::from(block[at + place[l]])];
+            let signs = place.map(|l| even_signs((aux >> (7 * l)) as u8));
+            signed(simd, row, scale, signs, out);
         }
     }
 

@@ -3,12 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::lattice::{self, Coded, Signed, join4, nibble, pack_nibbles, signed8};
+use super::lattice::{self, Coded, Signed, nibble, pack_nibbles, signed};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ3S_GRID, IQ3S_LEVELS};
 use crate::search::lattice::{Again, Lattice, Start};
 use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
+use crate::simd::Simd;
 
 /// Block of 110 bytes: scale `d`; 64 low index bytes; eight bytes with the ninth index bits; 32 sign
 /// bytes; four bytes of scales, a nibble per group of 32. `value = ±((d * (1 + 2s)) * entry)`.
@@ -19,19 +20,17 @@ impl Format<110, 256> for Iq3S {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 110], out: &mut [f32; 256]) {
         let d = f16_at(block, 0);
-        for (g, out) in out.chunks_exact_mut(32).enumerate() {
-            let high = usize::from(block[66 + g]);
-            let scale = d * f32::from(1 + 2 * nibble(&block[106..], g));
-            for (l, out) in out.chunks_exact_mut(8).enumerate() {
-                let at = 2 + 8 * g + 2 * l;
-                let row = join4(
-                    &IQ3S_GRID[usize::from(block[at]) | (high << (8 - 2 * l)) & 256],
-                    &IQ3S_GRID[usize::from(block[at + 1]) | (high << (7 - 2 * l)) & 256],
-                );
-                signed8(&row, scale, block[74 + 4 * g + l], out);
-            }
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let high = nibble(&block[66..], i);
+            let scale = d * f32::from(1 + 2 * nibble(&block[106..], i / 2));
+            let row = |l: usize| {
+                let high = usize::from(high >> l & 1);
+                &IQ3S_GRID[usize::from(block[2 + 4 * i + l]) | high << 8]
+            };
+            let signs = [block[74 + 2 * i], block[75 + 2 * i]];
+            signed(simd, row, scale, signs, out);
         }
     }
 

@@ -3,12 +3,13 @@
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::lattice::{self, Coded, Signed, join4, signed8, u32_at};
+use super::lattice::{self, Coded, Signed, signed, u32_at};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{IQ3XXS_GRID, IQ3XXS_LEVELS, even_signs};
 use crate::search::lattice::{Again, Lattice, Start};
 use crate::search::lattice_best::Decoded;
 use crate::search::points::{self, Points};
+use crate::simd::Simd;
 
 /// Block of 98 bytes: scale `d`; 64 codebook indices; eight u32, one per group, with four seven-bit
 /// sign indices (eight values each) and a four-bit scale `s`.
@@ -20,19 +21,15 @@ impl Format<98, 256> for Iq3Xxs {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 98], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 98], out: &mut [f32; 256]) {
         let d = f16_at(block, 0);
-        for (g, out) in out.chunks_exact_mut(32).enumerate() {
-            let aux = u32_at(block, 66 + 4 * g);
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let aux = u32_at(block, 66 + i / 2 * 4);
             let scale = (d * (0.5 + (aux >> 28) as f32)) * 0.5;
-            for (l, out) in out.chunks_exact_mut(8).enumerate() {
-                let at = 2 + 8 * g + 2 * l;
-                let row = join4(
-                    &IQ3XXS_GRID[usize::from(block[at])],
-                    &IQ3XXS_GRID[usize::from(block[at + 1])],
-                );
-                signed8(&row, scale, even_signs((aux >> (7 * l)) as u8), out);
-            }
+            let row = |l: usize| &IQ3XXS_GRID[usize::from(block[2 + 4 * i + l])];
+            let place = [i % 2 * 2, i % 2 * 2 + 1];
+            let signs = place.map(|l| even_signs((aux >> (7 * l)) as u8));
+            signed(simd, row, scale, signs, out);
         }
     }
 

@@ -5,7 +5,7 @@ use std::array::from_fn;
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::packing::{pack_nibbles, part_mut};
+use super::packing::{decode_nibbles, pack_nibbles, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
 use crate::half::{f16_to_f32, f32_to_f16};
@@ -22,14 +22,9 @@ impl Format<18, 32> for Iq4Nl {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
-        let d = f16_at(block, 0);
-        let (low, high) = out.split_at_mut(16);
-        for j in 0..16 {
-            let codes = block[2 + j];
-            low[j] = d * f32::from(IQ4_VALUES[usize::from(codes & 15)]);
-            high[j] = d * f32::from(IQ4_VALUES[usize::from(codes >> 4)]);
-        }
+    fn decode<S: Simd>(simd: S, block: &[u8; 18], values: &mut [f32; 32]) {
+        let d = simd.splat(f16_at(block, 0));
+        decode_nibbles(simd, &IQ4_VALUES, part::<2, 16, _>(block), d, values);
     }
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 18]]) {
@@ -122,6 +117,6 @@ fn improve<S: Simd>(
     let codes = table::codes(simd, x, inverse);
     for (lane, (block, &(values, importance))) in blocks.iter_mut().zip(inputs).enumerate() {
         let candidate = pack(bits[lane], &codes[lane]);
-        keep_better::<Iq4Nl, 18, 32>(block, &candidate, values, importance);
+        keep_better::<S, Iq4Nl, 18, 32>(simd, block, &candidate, values, importance);
     }
 }

@@ -6,7 +6,7 @@ use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
 use super::lattice::u16_at;
-use super::packing::{pack_nibbles, part_mut};
+use super::packing::{decode_nibbles, pack_nibbles, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
 use crate::half::{f16_to_f32, f32_to_f16};
@@ -24,16 +24,12 @@ impl Format<136, 256> for Iq4Xs {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 136], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 136], values: &mut [f32; 256]) {
         let d = f16_at(block, 0);
-        for (g, out) in out.chunks_exact_mut(32).enumerate() {
-            let dl = d * scale(block, g) as f32;
-            let codes = &block[8 + 16 * g..][..16];
-            let (low, high) = out.split_at_mut(16);
-            for j in 0..16 {
-                low[j] = dl * f32::from(IQ4_VALUES[usize::from(codes[j] & 15)]);
-                high[j] = dl * f32::from(IQ4_VALUES[usize::from(codes[j] >> 4)]);
-            }
+        let codes = part::<8, 128, _>(block).as_chunks().0;
+        for (g, values) in values.as_chunks_mut().0.iter_mut().enumerate() {
+            let scale = simd.splat(d * scale(block, g) as f32);
+            decode_nibbles(simd, &IQ4_VALUES, &codes[g], scale, values);
         }
     }
 
@@ -244,6 +240,6 @@ fn improve<S: Simd>(
     let codes = table::codes(simd, x, inverse);
     for (b, (block, &(values, importance))) in blocks.iter_mut().zip(inputs).enumerate() {
         let candidate = pack(&best[b], &codes[8 * b..8 * b + 8]);
-        keep_better::<Iq4Xs, 136, 256>(block, &candidate, values, importance);
+        keep_better::<S, Iq4Xs, 136, 256>(simd, block, &candidate, values, importance);
     }
 }

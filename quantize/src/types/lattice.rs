@@ -10,7 +10,7 @@ use crate::search::lattice::{Found, Lattice, SubBlocks, reference_lattice};
 use crate::search::lattice_best::{Decoded, H, Improve};
 use crate::search::points::Points;
 use crate::search::{nearest_int, relative_weights};
-use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::simd::{Float, Kernel, LANES, Simd, dispatch};
 
 /// Nibble `i` of packed bytes, low nibble first.
 #[inline(always)]
@@ -26,29 +26,45 @@ pub(super) fn pack_nibbles(levels: &[u8], bytes: &mut [u8]) {
     }
 }
 
-/// Two rows of four as one of eight.
+/// Sixteen values of a codebook as `scale * value`, negated where `signs` has a bit. `row` gives the rows
+/// they are made of.
 #[inline(always)]
-pub(super) fn join4(a: &[i8; 4], b: &[i8; 4]) -> [i8; 8] {
-    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
+pub(super) fn signed<'a, S: Simd, const D: usize>(
+    simd: S,
+    row: impl Fn(usize) -> &'a [i8; D],
+    scale: f32,
+    signs: [u8; 2],
+    out: &mut [f32; 16],
+) {
+    let one = simd.splat(1.0);
+    let sign = (simd.splat(0.0) - one).select(simd.mask(u16::from_le_bytes(signs)), one);
+    (simd.splat(scale) * joined(simd, row) * sign).store(out);
 }
 
-/// `scale * row`, negated where `signs` has a bit.
+/// Sixteen values of a codebook as `scale * (value ± 1/8)`, minus for the eights in `down`.
 #[inline(always)]
-pub(super) fn signed8(row: &[i8; 8], scale: f32, signs: u8, out: &mut [f32]) {
-    for (j, (value, &entry)) in out.iter_mut().zip(row).enumerate() {
-        let magnitude = scale * f32::from(entry);
-        let sign = (u32::from(signs) << (31 - j)) & 0x8000_0000;
-        *value = f32::from_bits(magnitude.to_bits() ^ sign);
-    }
+pub(super) fn shifted<'a, S: Simd>(
+    simd: S,
+    row: impl Fn(usize) -> &'a [i8; 8],
+    scale: f32,
+    down: [bool; 2],
+    out: &mut [f32; 16],
+) {
+    let down = down.map(|down| if down { 0xFF } else { 0 });
+    let shift = simd
+        .splat(-0.125)
+        .select(simd.mask(u16::from_le_bytes(down)), simd.splat(0.125));
+    (simd.splat(scale) * (joined(simd, row) + shift)).store(out);
 }
 
-/// `scale * (row ± 1/8)`.
+/// Rows of a codebook side by side.
 #[inline(always)]
-pub(super) fn shifted8(row: &[i8; 8], scale: f32, minus: bool, out: &mut [f32]) {
-    let shift = if minus { -0.125 } else { 0.125 };
-    for (value, &entry) in out.iter_mut().zip(row) {
-        *value = scale * (f32::from(entry) + shift);
+fn joined<'a, S: Simd, const D: usize>(simd: S, row: impl Fn(usize) -> &'a [i8; D]) -> S::F {
+    let mut values = [0; 16];
+    for (i, values) in values.as_chunks_mut().0.iter_mut().enumerate() {
+        *values = row(i).map(|value| value as u8);
     }
+    simd.widen_signed(simd.bytes(&values))
 }
 
 /// The u16 at byte `at`.
@@ -277,7 +293,7 @@ fn improve<
             }
         }
         let candidate = T::pack(bits[b], &coded);
-        keep_better::<T, BYTES, 256>(block, &candidate, values, importance);
+        keep_better::<S, T, BYTES, 256>(simd, block, &candidate, values, importance);
     }
 }
 

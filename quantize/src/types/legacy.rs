@@ -5,10 +5,8 @@ use std::marker::PhantomData;
 
 use super::Rows;
 use crate::half::f32_to_f16;
-use crate::search::{
-    AffineSteps, largest_magnitude, reference_affine, reference_symmetric, reference_weights,
-};
-use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, scatter_levels};
+use crate::search::{AffineSteps, reference_affine, reference_symmetric, reference_weights};
+use crate::simd::{Float, Kernel, LANES, Mask, Simd, dispatch, gather, load_all, scatter_levels};
 
 /// Values in a block.
 const N: usize = 32;
@@ -50,7 +48,7 @@ pub(crate) fn encode_affine<T: Affine<BYTES>, const BYTES: usize>(
 /// The two families' own part.
 trait Encoder<const BYTES: usize> {
     /// ggml's encoder without importance. Must be `#[inline(always)]`.
-    fn plain(&self, x: &[f32; N]) -> [u8; BYTES];
+    fn plain<S: Simd>(&self, simd: S, x: &[f32; N]) -> [u8; BYTES];
 
     /// ggml's search with weights: the scale, the minimum, the levels. Must be
     /// `#[inline(always)]`.
@@ -70,14 +68,12 @@ struct SymmetricEncoder<T, const BYTES: usize>(PhantomData<T>);
 
 impl<T: Symmetric<BYTES>, const BYTES: usize> Encoder<BYTES> for SymmetricEncoder<T, BYTES> {
     #[inline(always)]
-    fn plain(&self, x: &[f32; N]) -> [u8; BYTES] {
-        let d = extreme(x) / -T::HALF as f32;
+    fn plain<S: Simd>(&self, simd: S, x: &[f32; N]) -> [u8; BYTES] {
+        let halves = load_all(simd, x.as_chunks().0.first_chunk().expect("two halves"));
+        let d = extreme(simd, x, &halves) / -T::HALF as f32;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        let top = (2 * T::HALF - 1) as u8;
-        let mut levels = [0; N];
-        for (level, x) in levels.iter_mut().zip(x) {
-            *level = ((x * inverse + (T::HALF as f32 + 0.5)) as u8).min(top);
-        }
+        let middle = T::HALF as f32 + 0.5;
+        let levels = levels(simd, &halves, 0.0, inverse, middle, 2 * T::HALF - 1);
         T::pack(f32_to_f16(d), &levels)
     }
 
@@ -105,36 +101,23 @@ struct AffineEncoder<T, const BYTES: usize>(PhantomData<T>);
 
 impl<T: Affine<BYTES>, const BYTES: usize> Encoder<BYTES> for AffineEncoder<T, BYTES> {
     #[inline(always)]
-    fn plain(&self, x: &[f32; N]) -> [u8; BYTES] {
-        let (mut min, mut max) = ([f32::MAX; 8], [f32::MIN; 8]);
-        for chunk in x.as_chunks::<8>().0 {
-            for i in 0..8 {
-                min[i] = if chunk[i] < min[i] { chunk[i] } else { min[i] };
-                max[i] = if chunk[i] > max[i] { chunk[i] } else { max[i] };
-            }
+    fn plain<S: Simd>(&self, simd: S, x: &[f32; N]) -> [u8; BYTES] {
+        let halves = load_all(simd, x.as_chunks().0.first_chunk().expect("two halves"));
+        let [low, high] = halves;
+        let (mut min, max) = (low.min(high).least(), low.max(high).greatest());
+        // A constant block may be zeros of both signs.
+        let range = if max == min { 0.0 } else { max - min };
+        if min == 0.0 {
+            // Among them ggml keeps the first.
+            let zeros = equal(simd, &halves, 0.0);
+            min = x
+                .get(zeros.trailing_zeros() as usize)
+                .copied()
+                .unwrap_or(min);
         }
-        let (min, max) = min
-            .iter()
-            .zip(&max)
-            .fold((f32::MAX, f32::MIN), |(min, max), (a, b)| {
-                (
-                    if *a < min { *a } else { min },
-                    if *b > max { *b } else { max },
-                )
-            });
-        // Among zeros of both signs ggml keeps the first.
-        let zero = || x.iter().copied().find(|&x| x == 0.0);
-        let min = if min == 0.0 {
-            zero().unwrap_or(min)
-        } else {
-            min
-        };
-        let d = (max - min) / T::TOP as f32;
+        let d = range / T::TOP as f32;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        let mut levels = [0; N];
-        for (level, x) in levels.iter_mut().zip(x) {
-            *level = (((x - min) * inverse + 0.5) as u8).min(T::TOP as u8);
-        }
+        let levels = levels(simd, &halves, min, inverse, 0.5, T::TOP);
         T::pack(f32_to_f16(d), f32_to_f16(min), &levels)
     }
 
@@ -191,9 +174,9 @@ impl<E: Encoder<BYTES>, const BYTES: usize> Kernel for Plain<'_, E, BYTES> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         for (block, x) in self.blocks.iter_mut().zip(self.rows.values.as_chunks().0) {
-            *block = self.encoder.plain(x);
+            *block = self.encoder.plain(simd, x);
         }
     }
 }
@@ -237,20 +220,40 @@ impl<E: Encoder<BYTES>, const BYTES: usize> Kernel for Weighted<'_, E, BYTES> {
 
 /// The value largest by magnitude, the first of such; +0 if all are zeros.
 #[inline(always)]
-fn extreme(x: &[f32; N]) -> f32 {
-    let magnitude = largest_magnitude(x);
-    let mut first = [N as u32; 8];
-    for (c, chunk) in x.as_chunks::<8>().0.iter().enumerate() {
-        for i in 0..8 {
-            let at = if chunk[i].abs() == magnitude {
-                (8 * c + i) as u32
-            } else {
-                N as u32
-            };
-            first[i] = first[i].min(at);
-        }
+fn extreme<S: Simd>(simd: S, x: &[f32; N], halves: &[S::F; 2]) -> f32 {
+    let magnitudes = [halves[0].abs(), halves[1].abs()];
+    let largest = magnitudes[0].max(magnitudes[1]).greatest();
+    let first = equal(simd, &magnitudes, largest).trailing_zeros();
+    match x.get(first as usize) {
+        Some(&extreme) if extreme != 0.0 => extreme,
+        _ => 0.0,
     }
-    let first = first.into_iter().fold(N as u32, u32::min);
-    let extreme = x.get(first as usize).copied().unwrap_or(0.0);
-    if extreme == 0.0 { 0.0 } else { extreme }
+}
+
+/// Which of the values equal `value`, by bit.
+#[inline(always)]
+fn equal<S: Simd>(simd: S, halves: &[S::F; 2], value: f32) -> u32 {
+    let value = simd.splat(value);
+    let (low, high) = (halves[0].eq(value), halves[1].eq(value));
+    u32::from(low.bits()) | u32::from(high.bits()) << LANES
+}
+
+/// `(x - min)·inverse + offset`, rounded down, from 0 to `top`.
+#[inline(always)]
+fn levels<S: Simd>(
+    simd: S,
+    halves: &[S::F; 2],
+    min: f32,
+    inverse: f32,
+    offset: f32,
+    top: i32,
+) -> [u8; N] {
+    let (min, inverse, offset) = (simd.splat(min), simd.splat(inverse), simd.splat(offset));
+    let (zero, top) = (simd.splat(0.0), simd.splat(top as f32));
+    let mut levels = [0; N];
+    for (levels, &x) in levels.as_chunks_mut().0.iter_mut().zip(halves) {
+        let level = (x - min) * inverse + offset;
+        *levels = level.max(zero).min(top).to_u8();
+    }
+    levels
 }

@@ -2,10 +2,11 @@
 
 use gristmill_gguf::TensorType;
 
+use super::packing::{decode_nibbles, part};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{E2M1_DOUBLED, e8m0_half};
 use crate::search::fp4;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Float, Kernel, Simd, dispatch};
 
 /// Exponent byte `e` (E8M0), then 16 bytes: byte `j` holds value `j` in its low and `j + 16` in its
 /// high nibble. A value is `(2·e2m1)·2^(e - 128)`.
@@ -14,15 +15,13 @@ pub(crate) struct Mxfp4;
 impl Format<17, 32> for Mxfp4 {
     const TYPE: TensorType = TensorType::MXFP4;
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
+    /// Its scales are powers of two.
+    const STRETCHED: bool = false;
 
     #[inline(always)]
-    fn decode(block: &[u8; 17], values: &mut [f32; 32]) {
-        let scale = e8m0_half(block[0]);
-        for j in 0..16 {
-            let codes = block[1 + j];
-            values[j] = f32::from(E2M1_DOUBLED[usize::from(codes & 15)]) * scale;
-            values[j + 16] = f32::from(E2M1_DOUBLED[usize::from(codes >> 4)]) * scale;
-        }
+    fn decode<S: Simd>(simd: S, block: &[u8; 17], values: &mut [f32; 32]) {
+        let scale = simd.splat(e8m0_half(block[0]));
+        decode_nibbles(simd, &E2M1_DOUBLED, part::<1, 16, _>(block), scale, values);
     }
 
     fn encode(rows: &Rows<'_>, effort: Effort, blocks: &mut [[u8; 17]]) {
@@ -50,7 +49,8 @@ impl Kernel for Encode<'_> {
     fn run<S: Simd>(self, simd: S) {
         for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks::<32>()) {
             let halves = values.as_chunks().0;
-            let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
+            let (low, high) = (simd.load(&halves[0]), simd.load(&halves[1]));
+            let amax = low.abs().max(high.abs()).greatest();
             block[0] = reference_exponent(amax);
             if self.effort == Effort::Best && amax > 0.0 {
                 let magnitudes = [halves[0].map(f32::abs), halves[1].map(f32::abs)];

@@ -2,10 +2,11 @@
 
 use gristmill_gguf::TensorType;
 
+use super::packing::part;
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::{E2M1_DOUBLED, ue4m3_half};
 use crate::search::{fp4, sum_lanes};
-use crate::simd::{Float, Kernel, Simd, dispatch};
+use crate::simd::{Bytes, Float, Kernel, Simd, dispatch};
 
 /// Four scale bytes, then eight bytes of codes for each group of 16: byte `j` of a group holds its
 /// value `j` in the low and `j + 8` in the high nibble. A value is `(2·e2m1)·(scale / 2)`. A
@@ -15,17 +16,21 @@ pub(crate) struct Nvfp4;
 impl Format<36, 64> for Nvfp4 {
     const TYPE: TensorType = TensorType::NVFP4;
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
+    /// Its scales have three bits of mantissa.
+    const STRETCHED: bool = false;
 
     #[inline(always)]
-    fn decode(block: &[u8; 36], values: &mut [f32; 64]) {
-        for group in 0..4 {
-            let scale = ue4m3_half(block[group]);
+    fn decode<S: Simd>(simd: S, block: &[u8; 36], values: &mut [f32; 64]) {
+        let table = simd.bytes(&E2M1_DOUBLED.map(|value| value as u8));
+        let codes = part::<4, 32, _>(block).as_chunks::<8>().0;
+        for (group, values) in values.as_chunks_mut().0.iter_mut().enumerate() {
+            let scale = simd.splat(ue4m3_half(block[group]));
+            // The eight bytes twice: once for the low nibbles, once for the high ones.
+            let mut both = [0; 16];
             for j in 0..8 {
-                let codes = block[4 + 8 * group + j];
-                values[16 * group + j] = f32::from(E2M1_DOUBLED[usize::from(codes & 15)]) * scale;
-                values[16 * group + j + 8] =
-                    f32::from(E2M1_DOUBLED[usize::from(codes >> 4)]) * scale;
+                (both[j], both[j + 8]) = (codes[group][j] & 15, codes[group][j] >> 4);
             }
+            (simd.widen_signed(simd.bytes(&both).lookup(table)) * scale).store(values);
         }
     }
 
@@ -56,7 +61,7 @@ impl Kernel for Encode<'_> {
             let ones = [1.0; 64];
             let weights = importance.unwrap_or(&ones).as_chunks::<16>().0;
             for (group, values) in values.as_chunks::<16>().0.iter().enumerate() {
-                let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
+                let amax = simd.load(values).abs().greatest();
                 let mut scale = reference_scale(amax / 6.0);
                 if self.effort == Effort::Best && amax > 0.0 {
                     scale = best_scale(simd, &values.map(f32::abs), &weights[group], scale);

@@ -1,5 +1,7 @@
 //! Packing that several types share.
 
+use crate::simd::{Bytes, Float, Simd};
+
 /// Sixteen bytes for 32 values below 16: byte `j` holds value `j` low and value `j + 16` high.
 #[inline(always)]
 pub(crate) fn pack_nibbles(levels: &[u8; 32], bytes: &mut [u8; 16]) {
@@ -11,25 +13,43 @@ pub(crate) fn pack_nibbles(levels: &[u8; 32], bytes: &mut [u8; 16]) {
 /// Bit 4 of 32 values below 32: value `e` in bit `e`.
 #[inline(always)]
 pub(crate) fn pack_fifth_bits(levels: &[u8; 32]) -> u32 {
-    let mut bits = 0;
-    for (e, &level) in levels.iter().enumerate() {
-        bits |= u32::from(level >> 4 & 1) << e;
+    let mut bits = [0; 4];
+    for (bits, levels) in bits.iter_mut().zip(levels.as_chunks().0) {
+        // One bit of each byte; the product brings them together in the highest byte.
+        let ones = u64::from_le_bytes(*levels) >> 4 & 0x0101_0101_0101_0101;
+        *bits = (ones.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
     }
-    bits
+    u32::from_le_bytes(bits)
 }
 
-/// Inverse of [`pack_nibbles`] and [`pack_fifth_bits`].
+/// Inverse of [`pack_nibbles`]: the first sixteen values, then the others.
 #[inline(always)]
-pub(crate) fn unpack_32(nibbles: &[u8; 16], fifth_bits: u32) -> [i32; 32] {
-    let mut levels = [0; 32];
-    for j in 0..16 {
-        levels[j] = i32::from(nibbles[j] & 15);
-        levels[j + 16] = i32::from(nibbles[j] >> 4);
+pub(crate) fn unpack_nibbles<S: Simd>(simd: S, bytes: &[u8; 16]) -> [S::B; 2] {
+    let bytes = simd.bytes(bytes);
+    [bytes.and(15), bytes.shr(4)]
+}
+
+/// Values of a table times a scale, their places in the table packed by [`pack_nibbles`].
+#[inline(always)]
+pub(crate) fn decode_nibbles<S: Simd>(
+    simd: S,
+    table: &[i8; 16],
+    bytes: &[u8; 16],
+    scale: S::F,
+    values: &mut [f32; 32],
+) {
+    let table = simd.bytes(&table.map(|value| value as u8));
+    let places = unpack_nibbles(simd, bytes);
+    for (values, places) in values.as_chunks_mut().0.iter_mut().zip(places) {
+        (simd.widen_signed(places.lookup(table)) * scale).store(values);
     }
-    for e in 0..32 {
-        levels[e] |= ((fifth_bits >> e & 1) << 4) as i32;
-    }
-    levels
+}
+
+/// Inverse of [`pack_fifth_bits`], little-endian: those of the first sixteen values, then of the others.
+#[inline(always)]
+pub(crate) fn fifth_bits(bytes: &[u8; 4]) -> [u16; 2] {
+    let bits = u32::from_le_bytes(*bytes);
+    [bits as u16, (bits >> 16) as u16]
 }
 
 /// The eight (scale, minimum) pairs of six bits in the twelve bytes of Q4_K and Q5_K.

@@ -19,7 +19,7 @@ impl Format<18, 128> for Q1_0 {
     const STRETCHED: bool = false;
 
     #[inline(always)]
-    fn decode(block: &[u8; 18], out: &mut [f32; 128]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 18], out: &mut [f32; 128]) {
         let d = f16_at(block, 0);
         for (out, &bits) in out.chunks_exact_mut(8).zip(&block[2..]) {
             for (j, value) in out.iter_mut().enumerate() {

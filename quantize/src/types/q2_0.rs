@@ -3,7 +3,7 @@
 use gristmill_gguf::TensorType;
 
 use super::format::f16_at;
-use super::ternary::{lower_scale, ternary};
+use super::ternary::{largest, lower_scale, ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
@@ -19,7 +19,7 @@ impl Format<18, 64> for Q2_0 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
 
     #[inline(always)]
-    fn decode(block: &[u8; 18], out: &mut [f32; 64]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 18], out: &mut [f32; 64]) {
         let d = f16_at(block, 0);
         for (out, &codes) in out.chunks_exact_mut(4).zip(&block[2..]) {
             for (j, value) in out.iter_mut().enumerate() {
@@ -52,14 +52,13 @@ impl Kernel for Encode<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks()) {
-            let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
-            let d = f32_to_f16(amax);
-            *block = pack(d, &ternary(values, amax).map(|t| (t + 1) as u8));
+            let amax = largest(simd, values);
+            *block = pack(f32_to_f16(amax), &ternary(simd, values, amax));
             if self.effort == Effort::Best
                 && amax > 0.0
                 && let Some(candidate) = best(simd, values, importance, amax)
             {
-                keep_better::<Q2_0, 18, 64>(block, &candidate, values, importance);
+                keep_better::<S, Q2_0, 18, 64>(simd, block, &candidate, values, importance);
             }
         }
     }
@@ -83,13 +82,21 @@ fn best<S: Simd>(
         return None;
     }
     // Against the decoded scale, without the rounding of a reciprocal.
-    let levels = values.map(|x| {
-        let v = x / d;
-        u8::from(v > -0.5) + u8::from(v > 0.5) + u8::from(v > 1.5)
-    });
+    let (zero, one, scale) = (simd.splat(0.0), simd.splat(1.0), simd.splat(d));
+    let mut levels = [0; 64];
+    let chunks = values.as_chunks().0;
+    for (levels, x) in levels.as_chunks_mut().0.iter_mut().zip(chunks) {
+        let v = simd.load(x) / scale;
+        let mut level = zero;
+        for bound in [-0.5, 0.5, 1.5] {
+            level = level + one.select(v.gt(simd.splat(bound)), zero);
+        }
+        *levels = level.to_u8();
+    }
     Some(pack(bits, &levels))
 }
 
+#[inline(always)]
 fn pack(d: u16, levels: &[u8; 64]) -> [u8; 18] {
     let mut block = [0; 18];
     block[..2].copy_from_slice(&d.to_le_bytes());

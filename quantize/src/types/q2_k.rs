@@ -7,6 +7,7 @@ use super::k_quant::{self, Affine, PlainWeight};
 use super::packing::{pack_two_bits, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::AffineSteps;
+use crate::simd::{Bytes, Float, Simd};
 
 /// Sixteen bytes of scale (low) and minimum (high), 64 bytes of two-bit values, `d` and `dmin` (f16).
 /// A value is `d·scale·q - dmin·minimum`.
@@ -17,18 +18,17 @@ impl Format<84, 256> for Q2K {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 84], values: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 84], values: &mut [f32; 256]) {
         let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
         let pairs = part::<0, 16, _>(block);
         let bytes = part::<16, 64, _>(block).as_chunks::<16>().0;
         for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let scale = d * f32::from(pairs[j] & 15);
-            let min = dmin * f32::from(pairs[j] >> 4);
+            let scale = simd.splat(d * f32::from(pairs[j] & 15));
+            let min = simd.splat(dmin * f32::from(pairs[j] >> 4));
             // Bytes of the half of the block, bits of the quarter of the half.
-            let (bytes, shift) = (&bytes[j / 8 * 2 + j % 2], j % 8 / 2 * 2);
-            for l in 0..16 {
-                values[l] = scale * f32::from(bytes[l] >> shift & 3) - min;
-            }
+            let levels = simd.bytes(&bytes[j / 8 * 2 + j % 2]);
+            let levels = levels.shr((j % 8 / 2 * 2) as u32).and(3);
+            (scale * simd.widen(levels) - min).store(values);
         }
     }
 

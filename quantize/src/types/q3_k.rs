@@ -11,7 +11,7 @@ use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::{
     reference_symmetric, reference_symmetric_greedy, reference_weights, signed_extreme,
 };
-use crate::simd::{Float, Simd};
+use crate::simd::{Bytes, Float, Simd};
 
 /// 32 bytes of high bits, 64 bytes of low two bits, twelve bytes of scales, `d` (f16).
 /// A value is `d·(scale - 32)·(q - 4)`.
@@ -22,21 +22,21 @@ impl Format<110, 256> for Q3K {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 110], values: &mut [f32; 256]) {
+    fn decode<S: Simd>(simd: S, block: &[u8; 110], values: &mut [f32; 256]) {
         let d = f16_at(block, 108);
         let high = part::<0, 32, _>(block).as_chunks::<16>().0;
         let low = part::<32, 64, _>(block).as_chunks::<16>().0;
         let scales = unpack_scales(part::<96, 12, _>(block));
+        let offset = simd.splat(4.0);
         for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let scale = d * f32::from(scales[j] as i8 - 32);
+            let scale = simd.splat(d * f32::from(scales[j] as i8 - 32));
             // Bytes of the half of the block, bits of the quarter of the half; then one bit for
             // each eighth of the block.
-            let (low, shift) = (&low[j / 8 * 2 + j % 2], j % 8 / 2 * 2);
-            let (high, bit) = (&high[j % 2], j / 2);
-            for l in 0..16 {
-                let level = low[l] >> shift & 3 | (high[l] >> bit & 1) << 2;
-                values[l] = scale * f32::from(level as i8 - 4);
-            }
+            let low = simd.bytes(&low[j / 8 * 2 + j % 2]);
+            let high = simd.bytes(&high[j % 2]).shr((j / 2) as u32);
+            let low = low.shr((j % 8 / 2 * 2) as u32).and(3);
+            let levels = low.or(high.and(1).shl(2));
+            (scale * (simd.widen(levels) - offset)).store(values);
         }
     }
 

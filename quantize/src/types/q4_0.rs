@@ -5,11 +5,11 @@ use gristmill_gguf::TensorType;
 use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::legacy::{self, Symmetric};
-use super::packing::{pack_nibbles, part, part_mut, unpack_32};
+use super::packing::{pack_nibbles, part, part_mut, unpack_nibbles};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::f32_to_f16;
 use crate::search::best_symmetric;
-use crate::simd::Simd;
+use crate::simd::{Float, Simd};
 
 /// `d` (f16), then nibbles. A value is `(q - 8)·d`.
 pub(crate) struct Q4_0;
@@ -19,11 +19,12 @@ impl Format<18, 32> for Q4_0 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 18], values: &mut [f32; 32]) {
-        let d = f16_at(block, 0);
-        let levels = unpack_32(part::<2, 16, _>(block), 0);
-        for e in 0..32 {
-            values[e] = (levels[e] - 8) as f32 * d;
+    fn decode<S: Simd>(simd: S, block: &[u8; 18], values: &mut [f32; 32]) {
+        let d = simd.splat(f16_at(block, 0));
+        let offset = simd.splat(8.0);
+        let levels = unpack_nibbles(simd, part::<2, 16, _>(block));
+        for (values, levels) in values.as_chunks_mut().0.iter_mut().zip(levels) {
+            ((simd.widen(levels) - offset) * d).store(values);
         }
     }
 

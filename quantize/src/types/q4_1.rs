@@ -5,11 +5,11 @@ use gristmill_gguf::TensorType;
 use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::legacy::{self, Affine};
-use super::packing::{pack_nibbles, part, part_mut, unpack_32};
+use super::packing::{pack_nibbles, part, part_mut, unpack_nibbles};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::f32_to_f16;
 use crate::search::best_affine;
-use crate::simd::Simd;
+use crate::simd::{Float, Simd};
 
 /// `d` and `m` (f16), then nibbles. A value is `q·d + m`.
 pub(crate) struct Q4_1;
@@ -19,12 +19,11 @@ impl Format<20, 32> for Q4_1 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 20], values: &mut [f32; 32]) {
-        let d = f16_at(block, 0);
-        let m = f16_at(block, 2);
-        let levels = unpack_32(part::<4, 16, _>(block), 0);
-        for e in 0..32 {
-            values[e] = levels[e] as f32 * d + m;
+    fn decode<S: Simd>(simd: S, block: &[u8; 20], values: &mut [f32; 32]) {
+        let (d, m) = (simd.splat(f16_at(block, 0)), simd.splat(f16_at(block, 2)));
+        let levels = unpack_nibbles(simd, part::<4, 16, _>(block));
+        for (values, levels) in values.as_chunks_mut().0.iter_mut().zip(levels) {
+            (simd.widen(levels) * d + m).store(values);
         }
     }
 

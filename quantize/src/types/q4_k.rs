@@ -7,6 +7,7 @@ use super::k_quant::{self, Affine, PlainWeight};
 use super::packing::{pack_nibble_pairs, pack_six_bit_pairs, part, part_mut, unpack_six_bit_pairs};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::AffineSteps;
+use crate::simd::Simd;
 
 /// `d` and `dmin` (f16), twelve bytes of scales and minima, 128 bytes of nibbles.
 /// A value is `d·scale·q - dmin·minimum`.
@@ -17,7 +18,7 @@ impl Format<144, 256> for Q4K {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 144], values: &mut [f32; 256]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 144], values: &mut [f32; 256]) {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
         let (scales, minima) = unpack_six_bit_pairs(part::<4, 12, _>(block));
         let nibbles = part::<16, 128, _>(block).as_chunks::<32>().0;

@@ -5,11 +5,11 @@ use gristmill_gguf::TensorType;
 use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::legacy::{self, Symmetric};
-use super::packing::{pack_fifth_bits, pack_nibbles, part, part_mut, unpack_32};
+use super::packing::{fifth_bits, pack_fifth_bits, pack_nibbles, part, part_mut, unpack_nibbles};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::f32_to_f16;
 use crate::search::best_symmetric;
-use crate::simd::Simd;
+use crate::simd::{Float, Simd};
 
 /// `d` (f16), the fifth bits (u32), then nibbles. A value is `(q - 16)·d`.
 pub(crate) struct Q5_0;
@@ -19,14 +19,16 @@ impl Format<22, 32> for Q5_0 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 22], values: &mut [f32; 32]) {
-        let d = f16_at(block, 0);
-        let levels = unpack_32(
-            part::<6, 16, _>(block),
-            u32::from_le_bytes(*part::<2, 4, _>(block)),
-        );
-        for e in 0..32 {
-            values[e] = (levels[e] - 16) as f32 * d;
+    fn decode<S: Simd>(simd: S, block: &[u8; 22], values: &mut [f32; 32]) {
+        let d = simd.splat(f16_at(block, 0));
+        // The nibble less 16, where the fifth bit does not make up for it.
+        let (zero, offset) = (simd.splat(0.0), simd.splat(16.0));
+        let levels = unpack_nibbles(simd, part::<6, 16, _>(block));
+        let fifth_bits = fifth_bits(part::<2, 4, _>(block));
+        let values = values.as_chunks_mut().0.iter_mut();
+        for ((values, levels), fifth) in values.zip(levels).zip(fifth_bits) {
+            let offset = zero.select(simd.mask(fifth), offset);
+            ((simd.widen(levels) - offset) * d).store(values);
         }
     }
 

@@ -5,11 +5,11 @@ use gristmill_gguf::TensorType;
 use super::format::f16_at;
 use super::improve::{Improve, improve};
 use super::legacy::{self, Affine};
-use super::packing::{pack_fifth_bits, pack_nibbles, part, part_mut, unpack_32};
+use super::packing::{fifth_bits, pack_fifth_bits, pack_nibbles, part, part_mut, unpack_nibbles};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::f32_to_f16;
 use crate::search::best_affine;
-use crate::simd::Simd;
+use crate::simd::{Float, Simd};
 
 /// `d` and `m` (f16), the fifth bits (u32), then nibbles. A value is `q·d + m`.
 pub(crate) struct Q5_1;
@@ -19,15 +19,15 @@ impl Format<24, 32> for Q5_1 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 24], values: &mut [f32; 32]) {
-        let d = f16_at(block, 0);
-        let m = f16_at(block, 2);
-        let levels = unpack_32(
-            part::<8, 16, _>(block),
-            u32::from_le_bytes(*part::<4, 4, _>(block)),
-        );
-        for e in 0..32 {
-            values[e] = levels[e] as f32 * d + m;
+    fn decode<S: Simd>(simd: S, block: &[u8; 24], values: &mut [f32; 32]) {
+        let (d, m) = (simd.splat(f16_at(block, 0)), simd.splat(f16_at(block, 2)));
+        let (zero, sixteen) = (simd.splat(0.0), simd.splat(16.0));
+        let levels = unpack_nibbles(simd, part::<8, 16, _>(block));
+        let fifth_bits = fifth_bits(part::<4, 4, _>(block));
+        let values = values.as_chunks_mut().0.iter_mut();
+        for ((values, levels), fifth) in values.zip(levels).zip(fifth_bits) {
+            let high = sixteen.select(simd.mask(fifth), zero);
+            ((simd.widen(levels) + high) * d + m).store(values);
         }
     }
 

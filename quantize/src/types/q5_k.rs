@@ -9,6 +9,7 @@ use super::packing::{
 };
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::search::AffineSteps;
+use crate::simd::Simd;
 
 /// `d` and `dmin` (f16), twelve bytes of scales and minima, 32 bytes of fifth bits, 128 bytes of nibbles.
 /// A value is `d·scale·q - dmin·minimum`.
@@ -19,7 +20,7 @@ impl Format<176, 256> for Q5K {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 176], values: &mut [f32; 256]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 176], values: &mut [f32; 256]) {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
         let (scales, minima) = unpack_six_bit_pairs(part::<4, 12, _>(block));
         let high = part::<16, 32, _>(block);

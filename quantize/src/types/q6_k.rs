@@ -18,7 +18,7 @@ impl Format<210, 256> for Q6K {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Optional;
 
     #[inline(always)]
-    fn decode(block: &[u8; 210], values: &mut [f32; 256]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 210], values: &mut [f32; 256]) {
         let d = f16_at(block, 208);
         let scales = part::<192, 16, _>(block).map(|scale| d * f32::from(scale as i8));
         let low = part::<0, 128, _>(block).as_chunks::<64>().0;

@@ -7,7 +7,6 @@ use super::improve::{Improve, improve};
 use super::packing::{part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::half::{F16_MAX, f32_to_f16};
-use crate::search::largest_magnitude;
 use crate::simd::{Float, Kernel, Simd, dispatch};
 
 /// `d` (f16), then 32 signed bytes. A value is `q·d`.
@@ -18,10 +17,11 @@ impl Format<34, 32> for Q8_0 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
 
     #[inline(always)]
-    fn decode(block: &[u8; 34], values: &mut [f32; 32]) {
-        let d = f16_at(block, 0);
-        for (value, &q) in values.iter_mut().zip(part::<2, 32, _>(block)) {
-            *value = f32::from(q as i8) * d;
+    fn decode<S: Simd>(simd: S, block: &[u8; 34], values: &mut [f32; 32]) {
+        let d = simd.splat(f16_at(block, 0));
+        let codes = part::<2, 32, _>(block).as_chunks().0;
+        for (values, codes) in values.as_chunks_mut().0.iter_mut().zip(codes) {
+            (simd.widen_signed(simd.bytes(codes)) * d).store(values);
         }
     }
 
@@ -34,6 +34,9 @@ impl Format<34, 32> for Q8_0 {
     }
 }
 
+/// The number before one half: added to a number just below a half, it does not round up to one.
+const BELOW_HALF: f32 = 0.5f32.next_down();
+
 struct Plain<'a> {
     values: &'a [f32],
     blocks: &'a mut [[u8; 34]],
@@ -43,15 +46,24 @@ impl Kernel for Plain<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         let values: &[[f32; 32]] = self.values.as_chunks().0;
+        let (zero, half) = (simd.splat(0.0), simd.splat(BELOW_HALF));
+        let (lo, hi) = (simd.splat(-128.0), simd.splat(127.0));
         for (block, x) in self.blocks.iter_mut().zip(values) {
-            let d = largest_magnitude(x) / 127.0;
-            let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-            let (scale, codes) = block.split_at_mut(2);
-            scale.copy_from_slice(&f32_to_f16(d).to_le_bytes());
-            for (code, x) in codes.iter_mut().zip(x) {
-                *code = (x * inverse).round() as i8 as u8;
+            let [low, high] = x.as_chunks().0 else {
+                continue;
+            };
+            let halves = [simd.load(low), simd.load(high)];
+            let d = halves[0].abs().max(halves[1].abs()).greatest() / 127.0;
+            let inverse = simd.splat(if d == 0.0 { 0.0 } else { 1.0 / d });
+            *part_mut::<0, 2, _>(block) = f32_to_f16(d).to_le_bytes();
+            let codes = part_mut::<2, 32, _>(block).as_chunks_mut().0;
+            for (codes, x) in codes.iter_mut().zip(halves) {
+                // Rounds away from zero at the half.
+                let v = x * inverse;
+                let v = v + (zero - half).select(v.lt(zero), half);
+                *codes = v.max(lo).min(hi).to_u8();
             }
         }
     }

@@ -11,8 +11,8 @@ use crate::simd::{Float, Kernel, LANES, Simd, dispatch};
 
 /// A type of 256 digits -1, 0, 1 and a scale.
 pub(super) trait Ternary<const BYTES: usize>: Format<BYTES, 256> {
-    /// A block of scale bits and digits.
-    fn pack(d: u16, digits: &[i8; 256]) -> [u8; BYTES];
+    /// A block of scale bits and digits plus one.
+    fn pack(d: u16, digits: &[u8; 256]) -> [u8; BYTES];
 }
 
 /// Encodes rows of a ternary type.
@@ -45,13 +45,13 @@ impl<T: Ternary<BYTES>, const BYTES: usize> Kernel for Encode<'_, T, BYTES> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (block, (values, importance)) in self.blocks.iter_mut().zip(self.rows.blocks()) {
-            let amax = values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
-            *block = T::pack(f32_to_f16(amax), &ternary(values, amax));
+            let amax = largest(simd, values);
+            *block = T::pack(f32_to_f16(amax), &ternary(simd, values, amax));
             if self.effort == Effort::Best
                 && amax > 0.0
                 && let Some(candidate) = best::<S, T, BYTES>(simd, values, importance, amax)
             {
-                keep_better::<T, BYTES, 256>(block, &candidate, values, importance);
+                keep_better::<S, T, BYTES, 256>(simd, block, &candidate, values, importance);
             }
         }
     }
@@ -68,24 +68,50 @@ fn best<S: Simd, T: Ternary<BYTES>, const BYTES: usize>(
     let ones = [1.0; 256];
     let weights = importance.unwrap_or(&ones);
     let from = lower_scale(simd, values, amax);
-    let magnitudes = values.map(f32::abs);
+    let mut magnitudes = *values;
+    for x in &mut magnitudes {
+        *x = x.abs();
+    }
     let d = best_scale::<S, Digits>(simd, &magnitudes, weights, from, amax)?;
     let bits = f32_to_f16(d);
-    let bound = 0.5 * f16_to_f32(bits);
-    let digits = values.map(|x| i8::from(x > bound) - i8::from(x < -bound));
+    let digits = digits(simd, values, 1.0, 0.5 * f16_to_f32(bits));
     Some(T::pack(bits, &digits))
 }
 
-/// Values in units of their largest magnitude, rounded away from zero at the half, as ggml does.
+/// The largest magnitude.
 #[inline(always)]
-pub(super) fn ternary<const N: usize>(values: &[f32; N], amax: f32) -> [i8; N] {
+pub(super) fn largest<S: Simd, const N: usize>(simd: S, values: &[f32; N]) -> f32 {
+    let mut largest = simd.splat(0.0);
+    for x in values.as_chunks::<LANES>().0 {
+        largest = simd.load(x).abs().max(largest);
+    }
+    largest.greatest()
+}
+
+/// Values in units of their largest magnitude, rounded away from zero at the half, as ggml does; plus one.
+#[inline(always)]
+pub(super) fn ternary<S: Simd, const N: usize>(simd: S, values: &[f32; N], amax: f32) -> [u8; N] {
+    const BELOW_HALF: f32 = 0.5f32.next_down();
     let inverse = 1.0 / amax;
     // Where the reciprocal overflows, ggml's codes mean zero or nothing.
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    values.map(|x| {
-        let v = x * inverse;
-        i8::from(v >= 0.5) - i8::from(v <= -0.5)
-    })
+    digits(simd, values, inverse, BELOW_HALF)
+}
+
+/// One, and one more or less where a value times `factor` is above `bound` or below its negative.
+#[inline(always)]
+fn digits<S: Simd, const N: usize>(simd: S, values: &[f32; N], factor: f32, bound: f32) -> [u8; N] {
+    let (zero, one, two) = (simd.splat(0.0), simd.splat(1.0), simd.splat(2.0));
+    let (factor, above, below) = (simd.splat(factor), simd.splat(bound), simd.splat(-bound));
+    let mut digits = [0; N];
+    let chunks = values.as_chunks::<LANES>().0;
+    for (digits, x) in digits.as_chunks_mut().0.iter_mut().zip(chunks) {
+        let v = simd.load(x) * factor;
+        *digits = two
+            .select(v.gt(above), zero.select(v.lt(below), one))
+            .to_u8();
+    }
+    digits
 }
 
 /// A scale below which the best one will not lie: half the mean magnitude.

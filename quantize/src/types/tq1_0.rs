@@ -5,6 +5,7 @@ use gristmill_gguf::TensorType;
 use super::format::f16_at;
 use super::ternary::{self, Ternary};
 use super::{Effort, Format, ImportanceUse, Rows};
+use crate::simd::Simd;
 
 /// Block of 54 bytes: 48 bytes of five digits, four bytes of four digits, scale `d`. Bytes 0..32
 /// hold values 0..160 (byte `m`, digit `k`: value `32k + m`), bytes 32..48 values 160..240 (`16k + m`
@@ -18,7 +19,7 @@ impl Format<54, 256> for Tq1_0 {
     const IMPORTANCE: ImportanceUse = ImportanceUse::Ignored;
 
     #[inline(always)]
-    fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
+    fn decode<S: Simd>(_: S, block: &[u8; 54], out: &mut [f32; 256]) {
         let d = f16_at(block, 52);
         let mut rest = &mut out[..];
         for (start, bytes, digits) in RUNS {
@@ -46,7 +47,7 @@ const RUNS: [(usize, usize, usize); 3] = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];
 
 impl Ternary<54> for Tq1_0 {
     #[inline(always)]
-    fn pack(d: u16, digits: &[i8; 256]) -> [u8; 54] {
+    fn pack(d: u16, digits: &[u8; 256]) -> [u8; 54] {
         let mut block = [0; 54];
         let mut rest = &digits[..];
         for (start, bytes, count) in RUNS {
@@ -54,8 +55,8 @@ impl Ternary<54> for Tq1_0 {
             for (m, byte) in block[start..start + bytes].iter_mut().enumerate() {
                 // A missing fifth digit is zero, that is code 0.
                 let number = (0..5).fold(0, |number, k| {
-                    let code = if k < count { now[k * bytes + m] + 1 } else { 0 };
-                    3 * number + code as u32
+                    let code = if k < count { now[k * bytes + m] } else { 0 };
+                    3 * number + u32::from(code)
                 });
                 *byte = (number * 256).div_ceil(243) as u8;
             }

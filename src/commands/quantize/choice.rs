@@ -60,6 +60,9 @@ pub(super) struct ChoiceArguments {
     /// Quantize tensors again that are quantized already
     #[arg(long)]
     allow_requantize: bool,
+    /// Keep the tensors in the input's order and, if it is split, in its parts
+    #[arg(long, conflicts_with_all = ["split_max_size", "split_max_tensors"])]
+    keep_split: bool,
     /// Fail where rows do not fit a type, instead of using another
     #[arg(long)]
     no_fallback: bool,
@@ -97,6 +100,7 @@ impl ChoiceArguments {
         options.leave_output_tensor |= self.leave_output_tensor;
         options.allow_requantize |= self.allow_requantize;
         options.no_fallback |= self.no_fallback;
+        options.keep_split |= self.keep_split;
         options.output_tensor_type = self.output_tensor_type.or(options.output_tensor_type);
         options.token_embedding_type = self.token_embedding_type.or(options.token_embedding_type);
         options.prune_layers.extend(&self.prune_layers);

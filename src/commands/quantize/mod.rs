@@ -114,7 +114,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         for refusal in planned.outputs().iter().filter_map(PlannedOutput::refusal) {
             context.warn(&format!("would be refused: {refusal}"));
         }
-        return print(arguments, &planned, &variants, context);
+        return print(arguments, &planned, &variants, None, context);
     }
     refuse_own_source(&opened, &planned)?;
     make_folders(&planned)?;
@@ -130,7 +130,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
     if arguments.save_recipe || arguments.size.target().is_some() {
         let made_with = Provenance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            source: report.source_digest,
+            source: report.source_digest.clone(),
             importance: matrix.as_ref().map(digest_of),
             importance_file: arguments
                 .importance
@@ -144,7 +144,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
             crate::files::replace(&path, recipe.to_toml(&made_with).as_bytes())?;
         }
     }
-    print(arguments, &planned, &variants, context)
+    print(arguments, &planned, &variants, Some(&report), context)
 }
 
 impl Arguments {

@@ -1,6 +1,6 @@
 //! What `grist quantize` prints: the table, or the document.
 
-use gristmill_quantize::job::{PlannedJob, PlannedOutput};
+use gristmill_quantize::job::{PlannedJob, PlannedOutput, Report};
 use serde_json::{Value as Json, json};
 
 use super::{Arguments, Variant};
@@ -8,17 +8,18 @@ use crate::context::Context;
 use crate::report::{Exit, Outcome};
 use crate::table;
 
-/// Prints what was or would be written.
+/// Prints what was or, without a report, would be written.
 pub(super) fn print(
     arguments: &Arguments,
     planned: &PlannedJob<'_>,
     variants: &[Variant],
+    report: Option<&Report>,
     context: &Context,
 ) -> Outcome {
     let outputs = planned.outputs().iter().zip(variants);
     if arguments.json {
         let outputs: Vec<Json> = outputs
-            .map(|(output, variant)| json_of(output, variant))
+            .map(|(output, variant)| json_of(output, variant, report))
             .collect();
         context.print_json(&outputs)?;
         return Ok(Exit::Done);
@@ -55,7 +56,7 @@ fn tensors_of(output: &PlannedOutput) -> String {
     format!("{}\n\n", table::trimmed(&rows))
 }
 
-fn json_of(output: &PlannedOutput, variant: &Variant) -> Json {
+fn json_of(output: &PlannedOutput, variant: &Variant, report: Option<&Report>) -> Json {
     let plan = output.plan();
     let tensors: Vec<Json> = plan
         .tensors
@@ -77,6 +78,9 @@ fn json_of(output: &PlannedOutput, variant: &Variant) -> Json {
         "size_bytes": output.size_bytes(),
         "bits_per_weight": plan.bits_per_weight(),
         "nominal_bits_per_weight": plan.nominal_bits_per_weight(),
+        // Of the whole pass, whatever the number of outputs.
+        "source_bytes": report.map(|report| report.source_bytes),
+        "decoded_values": report.map(|report| report.decoded_values),
         "tensors": tensors,
     })
 }

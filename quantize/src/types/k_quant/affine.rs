@@ -299,7 +299,7 @@ where
                         .first_chunk()
                         .expect("256 levels"),
                 );
-                keep_better::<T, BYTES, N>(block, &candidate, values[i], importance[i]);
+                keep_better::<S, T, BYTES, N>(simd, block, &candidate, values[i], importance[i]);
             }
         }
     }

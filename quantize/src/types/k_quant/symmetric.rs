@@ -149,7 +149,7 @@ impl<T: Symmetric<BYTES>, const BYTES: usize> Kernel for Best<'_, T, BYTES> {
             let levels = levels.as_flattened().first_chunk().expect("256 levels");
             let scales = scales.to_u8().map(|scale| scale as i8);
             let candidate = T::pack(f32_to_f16(d), &scales, levels);
-            keep_better::<T, BYTES, N>(block, &candidate, values, importance);
+            keep_better::<S, T, BYTES, N>(simd, block, &candidate, values, importance);
         }
     }
 }

@@ -1,32 +1,17 @@
-//! Lanes as AVX2 (two vectors of eight) and AVX-512 (one of sixteen) registers.
+//! Sixteen lanes as two AVX2 registers of eight.
 
 use std::arch::x86_64::*;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
-use super::{Float, Kernel, LANES, Mask, Simd};
+use super::{MAGIC, MAGIC_ZERO, Sixteen};
+use crate::simd::{Float, LANES, Mask, Simd};
 
-/// Runs `kernel` compiled for AVX2.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx2(()))
-}
-
-/// Runs `kernel` compiled for AVX-512.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512(()))
-}
-
-// Soundness of every block below: the two tokens are made only in the functions above, which can
-// be entered only where the CPU has the features; and vectors are made only from tokens.
+// Soundness of every block below: the token is made only in the parent module, where the CPU is known to
+// have the features; and vectors are made only from the token.
 
 /// AVX2, proven present.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
-
-/// AVX-512, proven present.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx2(pub(super) ());
 
 /// Sixteen f32 lanes in two AVX registers.
 #[derive(Clone, Copy)]
@@ -36,29 +21,15 @@ pub(crate) struct Pair(__m256, __m256);
 #[derive(Clone, Copy)]
 pub(crate) struct PairMask(__m256, __m256);
 
-/// Sixteen f32 lanes in one AVX-512 register.
-#[derive(Clone, Copy)]
-pub(crate) struct Wide(__m512);
-
-/// Sixteen truth values in a mask register.
-#[derive(Clone, Copy)]
-pub(crate) struct WideMask(__mmask16);
-
-const MAGIC: f32 = 12_582_912.0;
-const MAGIC_ZERO: i32 = 0x0040_0000;
-
 /// Sixteen packed lattice points in two AVX registers.
 #[derive(Clone, Copy)]
 pub(crate) struct PairCodes(__m256i, __m256i);
-
-/// Sixteen packed lattice points in one AVX-512 register.
-#[derive(Clone, Copy)]
-pub(crate) struct WideCodes(__m512i);
 
 impl Simd for Avx2 {
     type F = Pair;
     type M = PairMask;
     type Codes = PairCodes;
+    type B = Sixteen;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Pair {
@@ -114,53 +85,41 @@ impl Simd for Avx2 {
             )
         }
     }
-}
-
-impl Simd for Avx512 {
-    type F = Wide;
-    type M = WideMask;
-    type Codes = WideCodes;
-
     #[inline(always)]
-    fn splat(self, value: f32) -> Wide {
-        // SAFETY: AVX-512 is present, since the token exists.
-        unsafe { Wide(_mm512_set1_ps(value)) }
-    }
-    #[inline(always)]
-    fn load(self, values: &[f32; LANES]) -> Wide {
-        // SAFETY: AVX-512 is present, since the token exists; sixteen values are readable.
-        unsafe { Wide(_mm512_loadu_ps(values.as_ptr())) }
-    }
-    #[inline(always)]
-    fn lookup(self, table: &[f32; 32], places: Wide) -> Wide {
-        // SAFETY: AVX-512 is present, since the token exists; 32 values are readable, and the
-        // permutation looks at the low five bits of an index.
+    fn mask(self, lanes: u16) -> PairMask {
+        // SAFETY: AVX2 is present, since the token exists.
         unsafe {
-            let low = _mm512_loadu_ps(table.as_ptr());
-            let high = _mm512_loadu_ps(table.as_ptr().add(16));
-            let places = _mm512_cvttps_epi32(places.0);
-            Wide(_mm512_permutex2var_ps(low, places, high))
+            let lanes = _mm256_set1_epi32(i32::from(lanes));
+            let low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let high = _mm256_slli_epi32::<8>(low);
+            PairMask(
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(lanes, low), low)),
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(lanes, high), high)),
+            )
         }
     }
     #[inline(always)]
-    fn load_codes(self, codes: &[u16; LANES]) -> WideCodes {
-        // SAFETY: AVX-512 is present, since the token exists; sixteen codes are readable.
+    fn bytes(self, bytes: &[u8; LANES]) -> Sixteen {
+        Sixteen::load(bytes)
+    }
+    #[inline(always)]
+    fn widen(self, bytes: Sixteen) -> Pair {
+        // SAFETY: AVX2 is present, since the token exists.
         unsafe {
-            WideCodes(_mm512_cvtepu16_epi32(_mm256_loadu_si256(
-                codes.as_ptr().cast(),
-            )))
+            Pair(
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes.0)),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(bytes.0, bytes.0))),
+            )
         }
     }
     #[inline(always)]
-    fn pick(self, table: Wide, codes: WideCodes, shift: usize) -> Wide {
-        // SAFETY: AVX-512 is present, since the token exists.
+    fn widen_signed(self, bytes: Sixteen) -> Pair {
+        // SAFETY: AVX2 is present, since the token exists.
         unsafe {
-            let shift = _mm_cvtsi32_si128(shift as i32);
-            // The permutation looks at the low four bits of an index; the table's halves are alike.
-            Wide(_mm512_permutexvar_ps(
-                _mm512_srl_epi32(codes.0, shift),
-                table.0,
-            ))
+            Pair(
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes.0)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes.0, bytes.0))),
+            )
         }
     }
 }
@@ -179,15 +138,6 @@ impl Add for Pair {
     }
 }
 
-impl Add for Wide {
-    type Output = Self;
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
-    }
-}
-
 impl Sub for Pair {
     type Output = Self;
     #[inline(always)]
@@ -199,15 +149,6 @@ impl Sub for Pair {
                 _mm256_sub_ps(self.1, other.1),
             )
         }
-    }
-}
-
-impl Sub for Wide {
-    type Output = Self;
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
     }
 }
 
@@ -225,15 +166,6 @@ impl Mul for Pair {
     }
 }
 
-impl Mul for Wide {
-    type Output = Self;
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
-    }
-}
-
 impl Div for Pair {
     type Output = Self;
     #[inline(always)]
@@ -245,15 +177,6 @@ impl Div for Pair {
                 _mm256_div_ps(self.1, other.1),
             )
         }
-    }
-}
-
-impl Div for Wide {
-    type Output = Self;
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_div_ps(self.0, other.0)) }
     }
 }
 
@@ -273,8 +196,8 @@ impl Float for Pair {
         // SAFETY: AVX2 is present, since this vector exists; both types are sixteen bytes.
         unsafe {
             let low = _mm256_set1_epi32(255);
-            let a = _mm256_and_si256(_mm256_cvtps_epi32(self.0), low);
-            let b = _mm256_and_si256(_mm256_cvtps_epi32(self.1), low);
+            let a = _mm256_and_si256(_mm256_cvttps_epi32(self.0), low);
+            let b = _mm256_and_si256(_mm256_cvttps_epi32(self.1), low);
             let a = _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
             let b = _mm_packus_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b));
             std::mem::transmute(_mm_packus_epi16(a, b))
@@ -375,6 +298,19 @@ impl Float for Pair {
         }
     }
     #[inline(always)]
+    fn greatest(self) -> f32 {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe {
+            let eight = _mm256_max_ps(self.0, self.1);
+            let four = _mm_max_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     fn round_to_f16(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
         // SAFETY: AVX2 and F16C are present, since this vector exists.
@@ -414,102 +350,6 @@ unsafe fn nearest_eight(v: __m256, lo: i32, hi: i32) -> __m256 {
     }
 }
 
-impl Float for Wide {
-    type Mask = WideMask;
-
-    #[inline(always)]
-    fn store(self, values: &mut [f32; LANES]) {
-        // SAFETY: AVX-512 is present, since this vector exists; sixteen values are writable.
-        unsafe {
-            _mm512_storeu_ps(values.as_mut_ptr(), self.0);
-        }
-    }
-    #[inline(always)]
-    fn to_u8(self) -> [u8; LANES] {
-        // SAFETY: AVX-512 is present, since this vector exists; both types are sixteen bytes.
-        unsafe { std::mem::transmute(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) }
-    }
-    #[inline(always)]
-    fn abs(self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_abs_ps(self.0)) }
-    }
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_sqrt_ps(self.0)) }
-    }
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_max_ps(self.0, other.0)) }
-    }
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_min_ps(self.0, other.0)) }
-    }
-    #[inline(always)]
-    fn gt(self, other: Self) -> WideMask {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { WideMask(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0)) }
-    }
-    #[inline(always)]
-    fn lt(self, other: Self) -> WideMask {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { WideMask(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0)) }
-    }
-    #[inline(always)]
-    fn eq(self, other: Self) -> WideMask {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { WideMask(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0)) }
-    }
-    #[inline(always)]
-    fn select(self, mask: WideMask, other: Self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { Self(_mm512_mask_blend_ps(mask.0, other.0, self.0)) }
-    }
-    #[inline(always)]
-    fn nearest(self, lo: i32, hi: i32) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe {
-            let (lo, hi) = (
-                _mm512_set1_epi32(MAGIC_ZERO + lo),
-                _mm512_set1_epi32(MAGIC_ZERO + hi),
-            );
-            let bits = _mm512_castps_si512(_mm512_add_ps(self.0, _mm512_set1_ps(MAGIC)));
-            let bits = _mm512_and_si512(bits, _mm512_set1_epi32(0x007F_FFFF));
-            let clamped = _mm512_min_epi32(_mm512_max_epi32(bits, lo), hi);
-            Self(_mm512_cvtepi32_ps(_mm512_sub_epi32(
-                clamped,
-                _mm512_set1_epi32(MAGIC_ZERO),
-            )))
-        }
-    }
-    #[inline(always)]
-    fn least(self) -> f32 {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe { _mm512_reduce_min_ps(self.0) }
-    }
-    #[inline(always)]
-    fn round_to_f16(self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe {
-            Self(_mm512_cvtph_ps(
-                _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0),
-            ))
-        }
-    }
-    #[inline(always)]
-    fn round_ties_even(self) -> Self {
-        // SAFETY: AVX-512 is present, since this vector exists.
-        unsafe {
-            let magic = _mm512_set1_ps(MAGIC);
-            Self(_mm512_sub_ps(_mm512_add_ps(self.0, magic), magic))
-        }
-    }
-}
-
 impl BitAnd for PairMask {
     type Output = Self;
     #[inline(always)]
@@ -524,28 +364,12 @@ impl BitAnd for PairMask {
     }
 }
 
-impl BitAnd for WideMask {
-    type Output = Self;
-    #[inline(always)]
-    fn bitand(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-}
-
 impl BitOr for PairMask {
     type Output = Self;
     #[inline(always)]
     fn bitor(self, other: Self) -> Self {
         // SAFETY: AVX2 is present, since this vector exists.
         unsafe { Self(_mm256_or_ps(self.0, other.0), _mm256_or_ps(self.1, other.1)) }
-    }
-}
-
-impl BitOr for WideMask {
-    type Output = Self;
-    #[inline(always)]
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 }
 
@@ -561,14 +385,6 @@ impl Not for PairMask {
     }
 }
 
-impl Not for WideMask {
-    type Output = Self;
-    #[inline(always)]
-    fn not(self) -> Self {
-        Self(!self.0)
-    }
-}
-
 impl Mask for PairMask {
     #[inline(always)]
     fn any(self) -> bool {
@@ -578,16 +394,5 @@ impl Mask for PairMask {
     fn bits(self) -> u16 {
         // SAFETY: AVX2 is present, since this vector exists.
         unsafe { _mm256_movemask_ps(self.0) as u16 | (_mm256_movemask_ps(self.1) as u16) << 8 }
-    }
-}
-
-impl Mask for WideMask {
-    #[inline(always)]
-    fn any(self) -> bool {
-        self.0 != 0
-    }
-    #[inline(always)]
-    fn bits(self) -> u16 {
-        self.0
     }
 }
