@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use gristmill_gguf::{Metadata, ReadError, Source, TensorInfo, TensorType};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, BaseRows};
 use crate::architectures::{self, Mapped, Mapping, Model};
 use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::{self, Config};
-use crate::expr::Expr;
+use crate::expr::{Expr, ShapeError};
 use crate::output::{self, Output};
 use crate::preflight::{self, Tied};
 use crate::{Error, audit, general, storage, vocab};
@@ -151,10 +151,31 @@ impl Conversion {
         let parsed = Adapter::new(adapter)?;
         let mut tensors = Vec::new();
         let mut size = general::Size::of_adapter();
+        for (name, stored) in &parsed.whole {
+            let norms = model.map_one(name, Expr::load(stored))?;
+            if let Some(other) = norms.iter().find(|norm| !norm.name.contains("_norm")) {
+                return Err(Error::tensor(
+                    name,
+                    format!(
+                        "was trained whole, and an adapter has no place for {}; merge it: --lora",
+                        other.name
+                    ),
+                ));
+            }
+            for norm in norms {
+                size.count(&norm.name, &norm.expr);
+                tensors.push(norm);
+            }
+        }
         for (name, pair) in &parsed.pairs {
-            let (a, b) = (Expr::load(pair.a), Expr::load(pair.b));
+            let fits = |error: ShapeError| Error::tensor(name, error.to_string());
+            let [a, b] = pair.factors(parsed.stated_alpha()).map_err(fits)?;
             let rank = b.row_len();
-            for mapped in model.map_one(name, b)? {
+            let as_stored = match pair.base {
+                BaseRows::Inputs => b.transpose().map_err(fits)?,
+                BaseRows::Outputs | BaseRows::Tokens => b,
+            };
+            for mapped in model.map_one(name, as_stored)? {
                 if mapped.expr.row_len() != rank || mapped.expr.shape().len() != 2 {
                     return Err(Error::tensor(
                         name,
@@ -166,7 +187,12 @@ impl Conversion {
                     size.count(&name, &expr);
                     tensors.push(Mapped { name, expr });
                 };
-                push("lora_a", a.clone());
+                // Of an embedding's factor one row is taken for each token.
+                let a = match mapped.name == "token_embd.weight" {
+                    true => a.transpose().map_err(fits)?,
+                    false => a.clone(),
+                };
+                push("lora_a", a);
                 push("lora_b", mapped.expr);
             }
         }

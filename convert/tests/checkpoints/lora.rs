@@ -71,6 +71,13 @@ fn merged_is_base_plus_scaled_product() {
             json!({"peft_type": "LORA", "r": RANK, "lora_alpha": 6, "use_rslora": true}),
             6.0 / (RANK as f32).sqrt(),
         ),
+        (
+            json!({
+                "peft_type": "LORA", "r": RANK, "lora_alpha": 1,
+                "alpha_pattern": {"layers.0.self_attn.q_proj": 6, "up_.*": 6}
+            }),
+            2.0,
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let factors = adapter(folder.path(), config);
@@ -139,7 +146,7 @@ fn adapters_that_do_not_fit_are_refused() {
         ),
         (json!({"peft_type": "LORA", "r": RANK}), "lora_alpha"),
         (
-            json!({"peft_type": "LORA", "r": RANK, "lora_alpha": 6, "alpha_pattern": {"x": 2}}),
+            json!({"peft_type": "LORA", "r": RANK, "lora_alpha": 6, "alpha_pattern": {"(": 2}}),
             "alpha_pattern",
         ),
     ] {
