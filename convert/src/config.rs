@@ -85,6 +85,12 @@ impl Config {
                 rope.insert(name.to_owned(), value.clone());
             }
         }
+        if let Some(Json::Object(rope)) = fields.get_mut("rope_parameters")
+            && !rope.contains_key("sliding_attention")
+            && let Some(base) = defaults.get("rope_local_theta")
+        {
+            rope.insert("sliding_attention".into(), json!({ "rope_theta": base }));
+        }
         Self {
             fields: Json::Object(fields),
             defaults,

@@ -178,6 +178,8 @@ pub struct Architecture {
     pub expert_norm: bool,
     /// The expert's weight multiplies its input, not its output.
     pub expert_weight_on_input: bool,
+    /// The least time step of Mamba 2; files do not carry it, all published models have this one.
+    pub least_step: f32,
     /// Embedding scale.
     pub embedding_scale: EmbeddingScale,
     /// Multiplies every block's output unless the key `residual_scale` is there: `c / sqrt(layers)`;
@@ -217,6 +219,7 @@ const PLAIN: Architecture = Architecture {
     sigmoid_if_biased: false,
     expert_norm: true,
     expert_weight_on_input: false,
+    least_step: 0.0,
     embedding_scale: EmbeddingScale::Key(1.0),
     residual_depth: 0.0,
     logit_scale: LogitScale::Multiply,
@@ -663,6 +666,7 @@ pub const TABLE: &[Architecture] = &[
         activation: Activation::ReluSquared,
         gating: Gating::Sigmoid,
         expert_norm: false,
+        least_step: 1e-3,
         ..PLAIN
     },
     Architecture {
@@ -671,6 +675,7 @@ pub const TABLE: &[Architecture] = &[
         activation: Activation::ReluSquared,
         gating: Gating::Sigmoid,
         expert_norm: false,
+        least_step: 1e-3,
         ..PLAIN
     },
     Architecture {

@@ -52,7 +52,11 @@ pub(super) fn before(sources: &Sources<'_>, out: &mut VocabMetadata) {
             out.set("tokenizer.ggml.add_eos_token", true);
             out.set("tokenizer.ggml.add_sep_token", true);
         }
-        architecture if LLAMA_LIKE.contains(&architecture) => {
+        architecture
+            if LLAMA_LIKE.contains(&architecture)
+                // Its vocabulary is read as that of the state space models of the class.
+                && sources.request.class != "GraniteMoeHybridForCausalLM" =>
+        {
             if let Some(prefix) = stated_space_prefix(sources) {
                 out.set(ADD_SPACE_PREFIX, prefix);
             }

@@ -133,6 +133,7 @@ pub(crate) struct Mamba2 {
     input: Linear,
     conv: Conv,
     step_bias: Vec<f32>,
+    least_step: f32,
     decay: Vec<f32>,
     skip: Vec<f32>,
     /// Over each group after gating.
@@ -165,6 +166,7 @@ impl Mamba2 {
             input: loader.product(&name("in"), width, inner + channels + heads)?,
             conv: Conv::load(loader, &name("conv1d"), r.conv, channels)?,
             step_bias: need(loader, &name("dt.bias"), heads)?,
+            least_step: parameters.architecture.least_step,
             decay: need(loader, &name("a"), heads)?,
             skip: need(loader, &name("d"), heads)?,
             norm: loader.norm(&name("norm"), inner)?,
@@ -202,7 +204,7 @@ impl Mamba2 {
             for h in 0..self.heads {
                 let group = h / (self.heads / self.groups) * n;
                 let (b, c) = (&b[group..][..n], &c[group..][..n]);
-                let dt = ops::softplus(steps[h] + self.step_bias[h]);
+                let dt = ops::softplus(steps[h] + self.step_bias[h]).max(self.least_step);
                 let decay = (dt * self.decay[h]).exp();
                 for i in h * head..(h + 1) * head {
                     let state = &mut state.state[i * n..][..n];

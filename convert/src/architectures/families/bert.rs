@@ -78,13 +78,13 @@ pub(super) const ALL: &[Architecture] = &[
         classes: &[
             "BertModel",
             "BertForMaskedLM",
-            "CamembertModel",
             "BertForSequenceClassification",
         ],
         ..BERT
     },
     Architecture {
         classes: &[
+            "CamembertModel",
             "RobertaModel",
             "RobertaForMaskedLM",
             "XLMRobertaModel",
@@ -249,7 +249,10 @@ pub(super) const ALL: &[Architecture] = &[
             Param::SetStr("rope.scaling.type", "none"),
             Param::With(classifier_pooling),
         ],
-        rules: &[Rule("model.*", Action::Replace("model.", ""))],
+        rules: &[
+            Rule("lm_head.*", Action::Drop),
+            Rule("model.*", Action::Replace("model.", "")),
+        ],
         ..PLAIN
     },
 ];

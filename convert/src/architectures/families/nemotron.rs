@@ -74,6 +74,8 @@ pub(super) const ALL: &[Architecture] = &[
             SKIP_COLUMN,
             CONVOLUTION,
             Rule("*.dt_bias", Action::Replace("dt_bias", "dt.bias")),
+            Rule("*.q_proj.*", Action::PermuteQ),
+            Rule("*.k_proj.*", Action::PermuteK),
             Rule("*.mixer.norm.weight", Action::With(group_norm)),
             Rule(
                 "backbone.layers.*.mixer.experts.*",
@@ -145,8 +147,8 @@ fn pattern(config: &Config) -> Result<Vec<char>, Error> {
         .list("layers_block_type")
         .ok_or_else(|| Error::config("hybrid_override_pattern", "is missing"))?;
     let kind = |block: &serde_json::Value| match block.as_str() {
-        Some("mamba") => 'M',
-        Some("attention") => '*',
+        Some("mamba" | "linear_attention") => 'M',
+        Some("attention" | "full_attention") => '*',
         Some("moe") => 'E',
         _ => '-',
     };

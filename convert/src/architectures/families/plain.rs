@@ -132,6 +132,7 @@ pub(super) const ALL: &[Architecture] = &[
         name: "jais2",
         classes: &["Jais2ForCausalLM"],
         parts: &[CORE, QKV, &[Part::FfnNorm, Part::FfnDown, Part::FfnUp]],
+        defaults: head_dim,
         params: &[Param::Base, Param::With(rope_dimension)],
         ..PLAIN
     },

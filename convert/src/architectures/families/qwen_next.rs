@@ -146,11 +146,15 @@ fn delta_net(model: &Model, keys: &mut Keys) -> Result<(), Error> {
         "ssm.inner_size",
         config.u32(&["linear_value_head_dim"])? * values,
     );
-    if let Some(mut recurrent) = layer_types(config, "linear_attention") {
-        recurrent.resize(model.block_count()? as usize, false);
-        keys.set("attention.recurrent_layers", recurrent);
-    }
     let interval = config.opt_u32(&["full_attention_interval"])?.unwrap_or(4);
+    let mut recurrent = match layer_types(config, "linear_attention") {
+        Some(recurrent) => recurrent,
+        None => (1..=config.layers()?)
+            .map(|layer| layer % interval.max(1) != 0)
+            .collect(),
+    };
+    recurrent.resize(model.block_count()? as usize, false);
+    keys.set("attention.recurrent_layers", recurrent);
     keys.set("full_attention_interval", interval);
     partial_rotary(model, keys, 0.25)
 }
