@@ -34,7 +34,7 @@ pub(crate) fn snap<F: Float, C: Choose>(
     active: u16,
     choice: &C,
 ) -> ([Code; LANES], u16) {
-    let numbers = numbers.to_array();
+    let numbers = numbers.to_i32();
     let mut codes = [0; LANES];
     let mut held = 0;
     // Without branches, which could not be foreseen.

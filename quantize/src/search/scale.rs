@@ -1,6 +1,6 @@
 //! Search of a single scale for a block whose codes follow from it by rounding.
 
-use crate::simd::{Float, LANES, Simd};
+use crate::simd::{Float, LANES, Mask, Simd};
 
 /// How the codes of a type follow from a scale.
 pub(crate) trait Rounding {
@@ -17,7 +17,7 @@ pub(crate) trait Rounding {
 /// of the best of them. Gives the least-squares scale for the codes found, or `None` if nothing
 /// correlates (all weights or all values zero).
 ///
-/// Sixteen scales run side by side; each lane adds in the order of the values, so that the result
+/// Sixteen scales run side by side; each lane adds in a fixed order, so that the result
 /// is the same on every instruction set.
 #[inline(always)]
 pub(crate) fn best_scale<S: Simd, R: Rounding>(
@@ -51,6 +51,9 @@ pub(crate) fn best_scale<S: Simd, R: Rounding>(
     }
 }
 
+/// Partial sums.
+const PARTS: usize = 4;
+
 /// The best of sixteen scales.
 struct Found {
     tried: f32,
@@ -69,24 +72,30 @@ fn best_of<S: Simd, R: Rounding>(
 ) -> Option<Found> {
     let scale = simd.load(scales);
     let inverse = simd.splat(1.0) / scale;
-    let mut sums = [simd.splat(0.0); 2];
-    for (&x, &w) in values.iter().zip(weights) {
-        R::add(simd, x, w, scale, inverse, &mut sums);
-    }
-    let (sum_xq, sum_qq) = (sums[0].to_array(), sums[1].to_array());
-    let mut best: Option<Found> = None;
-    for lane in 0..LANES {
-        let fitted = sum_xq[lane] / sum_qq[lane];
-        let explained = fitted * sum_xq[lane];
-        let most = best.as_ref().map_or(0.0, |best| best.explained);
-        // Neither holds for NaN: no code but zero.
-        if fitted * scales[lane] > 0.0 && explained > most {
-            best = Some(Found {
-                tried: scales[lane],
-                fitted,
-                explained,
-            });
+    // Several sums, which the CPU can add to at the same time.
+    let zero = simd.splat(0.0);
+    let mut parts = [[zero; 2]; PARTS];
+    let chunks = values.chunks(PARTS).zip(weights.chunks(PARTS));
+    for (x, w) in chunks {
+        for ((sums, &x), &w) in parts.iter_mut().zip(x).zip(w) {
+            R::add(simd, x, w, scale, inverse, sums);
         }
     }
-    best
+    let (mut sum_xq, mut sum_qq) = (zero, zero);
+    for [xq, qq] in parts {
+        sum_xq = sum_xq + xq;
+        sum_qq = sum_qq + qq;
+    }
+    let fitted = sum_xq / sum_qq;
+    // Nothing is explained where no code but zero is chosen, or the sign would turn.
+    let sound = (fitted * scale).gt(zero);
+    let explained = (fitted * sum_xq).select(sound, zero);
+    let most = explained.greatest();
+    let lane = explained.eq(simd.splat(most)).bits().trailing_zeros() as usize;
+    let (explained, fitted) = (explained.to_array(), fitted.to_array());
+    (most > 0.0).then(|| Found {
+        tried: scales[lane],
+        fitted: fitted[lane],
+        explained: explained[lane],
+    })
 }

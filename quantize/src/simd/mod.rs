@@ -72,6 +72,8 @@ pub(crate) trait Float:
     fn store(self, values: &mut [f32; LANES]);
     /// The integer parts of small lanes, as bytes (modulo 256).
     fn to_u8(self) -> [u8; LANES];
+    /// The integer parts of lanes.
+    fn to_i32(self) -> [i32; LANES];
     /// `|self|`.
     fn abs(self) -> Self;
     /// Correctly rounded square root.

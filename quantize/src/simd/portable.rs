@@ -156,6 +156,10 @@ impl Float for Lanes {
         self.0.map(|v| v as i32 as u8)
     }
     #[inline(always)]
+    fn to_i32(self) -> [i32; LANES] {
+        self.0.map(|v| v as i32)
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         self.map(f32::abs)
     }

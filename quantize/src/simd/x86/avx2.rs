@@ -204,6 +204,11 @@ impl Float for Pair {
         }
     }
     #[inline(always)]
+    fn to_i32(self) -> [i32; LANES] {
+        // SAFETY: AVX2 is present, since this vector exists; both types are sixteen i32.
+        unsafe { std::mem::transmute([_mm256_cvttps_epi32(self.0), _mm256_cvttps_epi32(self.1)]) }
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         // SAFETY: AVX2 is present, since this vector exists.
         unsafe {

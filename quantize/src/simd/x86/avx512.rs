@@ -145,6 +145,11 @@ impl Float for Wide {
         unsafe { std::mem::transmute(_mm512_cvtepi32_epi8(_mm512_cvttps_epi32(self.0))) }
     }
     #[inline(always)]
+    fn to_i32(self) -> [i32; LANES] {
+        // SAFETY: AVX-512 is present, since this vector exists; both types are sixteen i32.
+        unsafe { std::mem::transmute(_mm512_cvttps_epi32(self.0)) }
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         // SAFETY: AVX-512 is present, since this vector exists.
         unsafe { Self(_mm512_abs_ps(self.0)) }

@@ -1,11 +1,15 @@
 //! Prints how much less error effort `best` leaves than effort `reference`, per type and kind of
-//! rows: `cargo run --release -p gristmill-quantize --example quantization_error [TYPE…]`.
+//! rows: `cargo run --release -p gristmill-quantize --example quantization_error [TYPE… | --bounds]`.
+//!
+//! `--bounds` compares with what no encoder can beat, where that can be found, on every 64th row.
 //!
 //! The error is `Σ importance·(x - decoded)²` in f64: of what is written, and before it was stretched, that
 //! is with the factor for each block that leaves the least error. Changes are of the sum over rows, and of
 //! the row that fares worst before the stretch. Random rows are Gaussian or Student-t (four
 //! degrees of freedom) with lognormal importance; model rows are all linear layers of
 //! `fixtures/novelist-6m` with the importance in `GRIST_IMATRIX` (a GGUF file of llama-imatrix).
+
+mod bounds;
 
 use std::error::Error;
 use std::path::Path;
@@ -207,6 +211,53 @@ fn measure(ty: TensorType, effort: Effort, kind: &Kind, weighted: bool) -> Outco
     outcome
 }
 
+/// Prints how far the encoders are from the bounds.
+fn print_bounds(kinds: &[Kind]) {
+    const STEP: usize = 64;
+    println!("| type | rows | best | bound |");
+    println!("|---|---|---|---|");
+    for bound in &bounds::BOUNDS {
+        for kind in kinds {
+            let mut errors = [0.0; 3];
+            for rows in &kind.matrices {
+                let every = rows.values.chunks(rows.row_len).step_by(STEP);
+                let sample = Rows {
+                    values: every.flatten().copied().collect(),
+                    row_len: rows.row_len,
+                    importance: rows.importance.clone(),
+                };
+                let kind = Kind {
+                    name: kind.name,
+                    matrices: vec![sample],
+                };
+                let sample = &kind.matrices[0];
+                let wide = |all: &[f32]| all.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+                let weights = wide(&sample.importance);
+                let (mut least, mut norm) = (0.0, 0.0);
+                for row in sample.values.chunks(sample.row_len) {
+                    let blocks = wide(row);
+                    let blocks = blocks
+                        .chunks(bound.values)
+                        .zip(weights.chunks(bound.values));
+                    for (x, v) in blocks {
+                        least += (bound.least)(x, v);
+                        norm += x.iter().zip(v).map(|(x, v)| v * x * x).sum::<f64>();
+                    }
+                }
+                errors[0] += measure(bound.ty, Effort::Reference, &kind, true).error;
+                errors[1] += measure(bound.ty, Effort::Best, &kind, true).fitted;
+                errors[2] += least / norm;
+            }
+            let change = |error: f64| 100.0 * (error / errors[0] - 1.0);
+            let (best, least) = (change(errors[1]), change(errors[2]));
+            println!(
+                "| {} | {} | {best:+.1} % | {least:+.1} % |",
+                bound.ty, kind.name
+            );
+        }
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut kinds = vec![
         random_rows("Gaussian", 101, Random::gaussian),
@@ -214,6 +265,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     ];
     if let Some(imatrix) = std::env::var_os("GRIST_IMATRIX") {
         kinds.push(model_rows(Path::new(&imatrix))?);
+    }
+    if std::env::args().any(|argument| argument == "--bounds") {
+        print_bounds(&kinds);
+        return Ok(());
     }
     let asked: Result<Vec<TensorType>, _> = std::env::args().skip(1).map(|a| a.parse()).collect();
     let asked = asked?;
