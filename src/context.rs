@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use gristmill_quantize::Isa;
+
 use crate::cli::Global;
 use crate::report::Report;
 
@@ -29,6 +31,7 @@ impl Context {
         if threads == 0 {
             return Err(Report::usage("-j 0: at least one thread is needed"));
         }
+        Isa::detect()?;
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use gristmill_quantize::importance::ImportanceError;
+use gristmill_quantize::isa::IsaError;
 use gristmill_quantize::job::JobError;
 use gristmill_quantize::plan::PlanError;
 
@@ -61,14 +62,20 @@ impl From<gristmill_convert::Error> for Report {
     }
 }
 
+impl From<IsaError> for Report {
+    fn from(error: IsaError) -> Self {
+        Self::environment(error.to_string())
+            .help("unset GRIST_CPU to use the best set that this CPU has")
+    }
+}
+
 impl Report {
     /// An error of the engine on the model at `path`.
     pub fn from_engine(path: &Path, error: gristmill_engine::Error) -> Self {
         use gristmill_engine::Error;
         match error {
             Error::Gguf(error) => error.into(),
-            Error::Isa(error) => Self::environment(error.to_string())
-                .help("unset GRIST_CPU to use the best set that this CPU has"),
+            Error::Isa(error) => error.into(),
             error => Self::input(format!("{}: {error}", path.display()))
                 .help("`grist check --level model` says what is wrong with a file"),
         }

@@ -321,3 +321,20 @@ fn a_recipe_for_a_size_meets_it_and_can_be_followed() {
     assert!(message.contains("can be reached"), "{message}");
     assert!(!scratch.path().join("tiny.gguf").exists());
 }
+
+#[test]
+fn refuses_before_a_folder_is_made() {
+    let scratch = tempfile::tempdir().unwrap();
+    let source = common::fixture();
+    let run = |ty: &str, set: &str, code: i32| {
+        let arguments = [source.to_str().unwrap(), "--types", ty, "-o", "out"];
+        let refused = grist(&arguments, scratch.path())
+            .env("GRIST_CPU", set)
+            .assert()
+            .code(code);
+        String::from_utf8_lossy(&refused.get_output().stderr).into_owned()
+    };
+    assert!(run("IQ2_XXS", "portable", 3).contains("grist imatrix"));
+    assert!(run("Q4_0", "abacus", 4).contains("this CPU has portable"));
+    assert!(names(scratch.path()).is_empty());
+}

@@ -117,6 +117,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         return print(arguments, &planned, &variants, None, context);
     }
     refuse_own_source(&opened, &planned)?;
+    if let Some(refusal) = planned.outputs().iter().find_map(PlannedOutput::refusal) {
+        return Err(refusal.into());
+    }
     make_folders(&planned)?;
     let report = carry_out(&planned, context)?;
     for made_with in variants.iter().filter_map(|v| v.made_with.as_ref()) {
