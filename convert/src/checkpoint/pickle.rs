@@ -1,5 +1,5 @@
 //! PyTorch's `.bin` files: a zip archive of storages and a pickle that says which tensors they
-//! hold. The pickle's opcodes are read by candle into plain data; nothing in it is ever called, and
+//! hold, or, in older files, both one after the other. The pickle's opcodes are read by candle into plain data; nothing in it is ever called, and
 //! whatever is not one of PyTorch's own tensor constructors is an error.
 
 use std::collections::HashMap;
@@ -22,6 +22,9 @@ const PICKLE_LIMIT: usize = 1 << 25;
 pub(super) fn open(path: &Path) -> Result<Vec<Stored>, Error> {
     let bad = |reason: String| Error::file(path, reason);
     let map = Arc::new(Map::open(path).map_err(Error::io(path))?);
+    if map.starts_with(LEGACY) {
+        return legacy(path, &map);
+    }
     let entries = super::zip::entries(&map).map_err(bad)?;
     let (pickle, range) = entries
         .iter()
@@ -32,24 +35,13 @@ pub(super) fn open(path: &Path) -> Result<Vec<Stored>, Error> {
     }
     pickle_bounds::check(&map[range.clone()]).map_err(bad)?;
     let folder = pickle.strip_suffix(".pkl").unwrap_or(pickle);
-    let mut stack = Stack::empty();
-    let root = stack
-        .read_loop(&mut BufReader::new(&map[range.clone()]))
-        .and_then(|()| stack.finalize())
-        .map_err(|error| bad(format!("data.pkl: {error}")))?;
-    let state = match root {
-        Object::Dict(entries) => entries,
-        other => return Err(bad(format!("data.pkl holds {}", described(&other)))),
-    };
     // Storages are numbered in the order in which the dictionary was written.
-    let mut tensors: Vec<(Option<u64>, Stored)> = Vec::with_capacity(state.len());
-    for (name, value) in state {
-        let Object::Unicode(name) = name else {
-            return Err(bad("data.pkl has a key that is no text".into()));
-        };
+    let mut tensors: Vec<(Option<u64>, Stored)> = Vec::new();
+    for (name, value) in dictionary(&map[range.clone()]).map_err(bad)? {
         let wrong = |reason: String| Error::tensor(format!("{}: {name}", path.display()), reason);
         let view = View::read(&value).map_err(wrong)?;
-        let range = view.range(folder, &entries).map_err(wrong)?;
+        let storage = entries.get(&format!("{folder}/{}", view.storage));
+        let range = view.range(storage).map_err(wrong)?;
         let number = view.storage.parse().ok();
         let tensor = Stored::new(name.clone(), view.dtype, view.shape, &map, range)
             .ok_or_else(|| wrong("its size does not fit".into()))?;
@@ -57,6 +49,102 @@ pub(super) fn open(path: &Path) -> Result<Vec<Stored>, Error> {
     }
     tensors.sort_by_key(|(number, _)| *number);
     Ok(tensors.into_iter().map(|(_, tensor)| tensor).collect())
+}
+
+/// What files begin with that PyTorch wrote before version 1.6: a pickle that holds a magic number.
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+
+/// Items that Python puts into a dictionary at a time; their reader turns each batch around.
+const BATCH: usize = 1000;
+
+/// The tensors of an older file: pickles one after another (the magic number, the version, the
+/// system, the dictionary, the names of the storages), then each storage with its length in front.
+/// Source: `torch/serialization.py`, `_legacy_save`.
+fn legacy(path: &Path, map: &Arc<Map>) -> Result<Vec<Stored>, Error> {
+    let bad = |reason: String| Error::file(path, reason);
+    let mut at = LEGACY.len();
+    let mut next = || -> Result<Range<usize>, String> {
+        let window = &map[at..map.len().min(at + PICKLE_LIMIT)];
+        let length = pickle_bounds::check(window)?.ok_or("holds a pickle that does not end")?;
+        pickle_bounds::check(&window[..length])?;
+        at += length;
+        Ok(at - length..at)
+    };
+    let (_version, _system) = (next().map_err(bad)?, next().map_err(bad)?);
+    let (state, keys) = (next().map_err(bad)?, next().map_err(bad)?);
+    let mut state = dictionary(&map[state]).map_err(bad)?;
+    state.chunks_mut(BATCH).for_each(<[_]>::reverse);
+    let wrong =
+        |name: &str, reason: String| Error::tensor(format!("{}: {name}", path.display()), reason);
+    let views: Vec<(String, View)> = state
+        .into_iter()
+        .map(|(name, value)| match View::read(&value) {
+            Ok(view) => Ok((name, view)),
+            Err(reason) => Err(wrong(&name, reason)),
+        })
+        .collect::<Result<_, _>>()?;
+    let sizes: HashMap<&str, usize> = views
+        .iter()
+        .map(|(_, view)| (view.storage.as_str(), view.dtype.size()))
+        .collect();
+    let Object::List(keys) = object(&map[keys]).map_err(bad)? else {
+        return Err(bad("names no storages".into()));
+    };
+    let mut storages = HashMap::new();
+    for key in keys {
+        let size = match &key {
+            Object::Unicode(key) => sizes.get(key.as_str()).copied(),
+            _ => None,
+        };
+        let storage = map[at..].split_first_chunk().and_then(|(count, rest)| {
+            let length = usize::try_from(u64::from_le_bytes(*count)).ok()?;
+            let length = length.checked_mul(size?)?;
+            (length <= rest.len()).then_some(at + 8..at + 8 + length)
+        });
+        let (Object::Unicode(key), Some(storage)) = (key, storage) else {
+            return Err(bad("ends inside a storage".into()));
+        };
+        at = storage.end;
+        storages.insert(key, storage);
+    }
+    views
+        .into_iter()
+        .map(|(name, view)| {
+            let range = view
+                .range(storages.get(&view.storage))
+                .map_err(|reason| wrong(&name, reason))?;
+            Stored::new(name.clone(), view.dtype, view.shape, map, range)
+                .ok_or_else(|| wrong(&name, "its size does not fit".into()))
+        })
+        .collect()
+}
+
+/// What a pickle holds, as plain data.
+fn object(pickle: &[u8]) -> Result<Object, String> {
+    let mut stack = Stack::empty();
+    stack
+        .read_loop(&mut BufReader::new(pickle))
+        .and_then(|()| stack.finalize())
+        // Some messages bring a backtrace with them.
+        .map_err(|error| {
+            format!(
+                "data.pkl: {}",
+                error.to_string().lines().next().unwrap_or("")
+            )
+        })
+}
+
+/// The names and values of a pickled dictionary.
+fn dictionary(pickle: &[u8]) -> Result<Vec<(String, Object)>, String> {
+    let entries = match object(pickle)? {
+        Object::Dict(entries) => entries,
+        other => return Err(format!("data.pkl holds {}", described(&other))),
+    };
+    let named = entries.into_iter().map(|(name, value)| match name {
+        Object::Unicode(name) => Ok((name, value)),
+        _ => Err("data.pkl has a key that is no text".to_owned()),
+    });
+    named.collect()
 }
 
 /// What a value is, for a message.
@@ -158,7 +246,8 @@ impl View {
         for (dim, step) in shape.iter().zip(&stride).rev() {
             if *dim != 1 && *step != expected {
                 return Err(format!(
-                    "is stored with strides {stride:?} for shape {shape:?}"
+                    "is a view with gaps (strides {stride:?}, shape {shape:?}); save the model again \
+                     with contiguous tensors"
                 ));
             }
             expected = expected.saturating_mul(*dim);
@@ -171,16 +260,10 @@ impl View {
         })
     }
 
-    /// Where its bytes are in the file.
-    fn range(
-        &self,
-        folder: &str,
-        entries: &HashMap<String, Range<usize>>,
-    ) -> Result<Range<usize>, String> {
-        let storage = format!("{folder}/{}", self.storage);
-        let storage = entries
-            .get(&storage)
-            .ok_or_else(|| format!("lies in `{storage}`, which the archive lacks"))?;
+    /// Where its bytes are in the file whose storage lies there.
+    fn range(&self, storage: Option<&Range<usize>>) -> Result<Range<usize>, String> {
+        let storage =
+            storage.ok_or_else(|| format!("lies in `{}`, which the file lacks", self.storage))?;
         let size = self.dtype.size() as u64;
         let bytes = |values: u64| values.checked_mul(size)?.try_into().ok();
         let elements = self

@@ -42,12 +42,11 @@ impl Extent {
     }
 }
 
-/// Checks a pickle.
+/// Checks a pickle and finds its length; `None` where it is malformed and its reader stops.
 ///
 /// # Errors
-/// If it asks for more than its size warrants. A malformed one passes as far as it can be read: its
-/// reader stops at the same place.
-pub(super) fn check(pickle: &[u8]) -> Result<(), String> {
+/// If it asks for more than its size warrants.
+pub(super) fn check(pickle: &[u8]) -> Result<Option<usize>, String> {
     let mut counter = Counter {
         rest: pickle,
         stack: Vec::new(),
@@ -55,15 +54,17 @@ pub(super) fn check(pickle: &[u8]) -> Result<(), String> {
         objects: 0,
         limit: pickle.len() as u64 * OBJECTS_PER_BYTE + 64,
     };
-    while let Some(true) = counter.step() {
+    let mut goes_on = counter.step();
+    while let Some(true) = goes_on {
         if counter.objects > counter.limit {
             return Err("data.pkl copies itself beyond any list of tensors".into());
         }
         if counter.stack.last().is_some_and(|top| top.depth > DEPTH) {
             return Err(format!("data.pkl nests objects deeper than {DEPTH}"));
         }
+        goes_on = counter.step();
     }
-    Ok(())
+    Ok(goes_on.map(|_| pickle.len() - counter.rest.len()))
 }
 
 struct Counter<'a> {

@@ -45,7 +45,7 @@ pub(super) fn entries(file: &[u8]) -> Result<HashMap<String, Range<usize>>, Stri
 /// Number of entries, and where the central directory begins.
 fn directory(file: &[u8]) -> Result<(u64, usize), String> {
     const END: usize = 22;
-    let no_zip = || "is no zip archive (PyTorch files before 1.6 are not read)".to_owned();
+    let no_zip = || "is no file that PyTorch writes".to_owned();
     let last = file.len().checked_sub(END).ok_or_else(no_zip)?;
     // A comment of up to 64 KiB may follow the record.
     let first = last.saturating_sub(usize::from(u16::MAX));

@@ -305,7 +305,7 @@ const CASES: &[(&str, Bend, &[&str])] = &[
             fs::remove_file(folder.join(PART)).unwrap();
             fs::write(folder.join("pytorch_model.bin"), [0; 64]).unwrap();
         }),
-        &["no zip archive"],
+        &["no file that PyTorch writes"],
     ),
     (
         "an adapter in place of a model",
@@ -419,6 +419,39 @@ fn read_all(folder: &Path) {
     }
 }
 
+/// A vector of four numbers, as PyTorch describes it.
+const VECTOR: &[u8] = b"\x80\x02}X\x06\x00\x00\x00w.bias\
+    ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n\
+    X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89}tRs.";
+
+/// The same in a file of before PyTorch 1.6.
+fn legacy() -> Vec<u8> {
+    let magic = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+    let version_and_system = b"\x80\x02M\xe9\x03.\x80\x02}.";
+    let keys = b"\x80\x02]X\x01\x00\x00\x000a.";
+    let values = [1.0f32, -2.0, 0.5, 4.0].map(f32::to_le_bytes).concat();
+    let storage = [&4u64.to_le_bytes()[..], &values].concat();
+    [&magic[..], version_and_system, VECTOR, keys, &storage].concat()
+}
+
+#[test]
+fn older_pickles_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::new().write(folder.path());
+    fs::remove_file(folder.path().join(PART)).unwrap();
+    fs::write(folder.path().join("pytorch_model.bin"), legacy()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let [tensor] = checkpoint.tensors() else {
+        panic!("{:?}", checkpoint.tensors())
+    };
+    assert_eq!(
+        (tensor.name.as_str(), &tensor.shape[..]),
+        ("w.bias", &[4][..])
+    );
+    let expected = [1.0f32, -2.0, 0.5, 4.0].map(f32::to_le_bytes).concat();
+    assert_eq!(tensor.bytes(), expected);
+}
+
 /// Cuts and flips in every file: whatever comes of it is no panic.
 #[test]
 fn damaged_files_never_panic() {
@@ -432,15 +465,14 @@ fn damaged_files_never_panic() {
     let pickle = tempfile::tempdir().unwrap();
     tiny.write(pickle.path());
     fs::remove_file(pickle.path().join(PART)).unwrap();
-    let dictionary = b"\x80\x02}X\x05\x00\x00\x00w.bias\
-        ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n\
-        X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89}tRs.";
-    let file = archive(&[
-        ("archive/data.pkl", dictionary),
-        ("archive/data/0", &[0; 16]),
-    ]);
+    let file = archive(&[("archive/data.pkl", VECTOR), ("archive/data/0", &[0; 16])]);
     fs::write(pickle.path().join("pytorch_model.bin"), file).unwrap();
+    let older = tempfile::tempdir().unwrap();
+    tiny.write(older.path());
+    fs::remove_file(older.path().join(PART)).unwrap();
+    fs::write(older.path().join("pytorch_model.bin"), legacy()).unwrap();
     for (folder, name, head, rounds) in [
+        (&older, "pytorch_model.bin", usize::MAX, 300),
         (&safetensors, "config.json", usize::MAX, 120),
         (&safetensors, "tokenizer.json", usize::MAX, 120),
         (&safetensors, PART, 2500, 120),
