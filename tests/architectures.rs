@@ -30,6 +30,19 @@ struct Row<'a> {
     converts: bool,
     runs: bool,
     golden: String,
+    variants: String,
+}
+
+/// Classes of the random variants: how many of them are equal, of how many.
+fn variants(text: &str) -> BTreeMap<&str, String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| {
+            let (class, counts) = line.split_once('\t')?;
+            let (equal, all) = counts.split_once('\t')?;
+            Some((class, format!("{equal} of {all}")))
+        })
+        .collect()
 }
 
 fn root() -> &'static Path {
@@ -53,7 +66,8 @@ fn reference(text: &str) -> Vec<Class<'_>> {
         .collect()
 }
 
-fn page(reference: &[Class<'_>]) -> String {
+fn page(reference: &[Class<'_>], variants: &BTreeMap<&str, String>) -> String {
+    let tried = |class: &str| variants.get(class).cloned().unwrap_or_default();
     // Where several rows share a class, its model type decides; both are listed.
     let mut converts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (class, name) in classes() {
@@ -75,6 +89,7 @@ fn page(reference: &[Class<'_>]) -> String {
             kind: class.kind,
             converts: own.is_some(),
             golden: class.golden.join(", "),
+            variants: tried(class.name),
         });
     }
     for (class, names) in converts {
@@ -87,6 +102,7 @@ fn page(reference: &[Class<'_>]) -> String {
             kind: "-",
             converts: true,
             golden: String::new(),
+            variants: tried(class),
         });
     }
     rows.sort_unstable();
@@ -99,31 +115,35 @@ fn page(reference: &[Class<'_>]) -> String {
          `fixtures/architectures.tsv` (the text models that llama.cpp's converter knows, ranked by how\n\
          much is published: 1 is most). A test holds that it is up to date.\n\n\
          *Converts*: checkpoints of the class become GGUF. *Runs*: the engine has its graph. *Golden*:\n\
-         cases whose metadata, tensors and logits are compared with the reference's; a class without\n\
-         one is built from the same parts, and is not checked against golden data.\n\n\
-         {} classes convert, {} convert and run, {} of them are checked against golden data.\n",
+         cases whose metadata, tensors and logits are compared with the reference's on every run of the\n\
+         tests. *Variants*: random checkpoints whose metadata and tensors equal the reference's, and\n\
+         whose logits equal transformers', of those tried (`fixtures/variants`; why the others differ\n\
+         stands in its `excuses.py`). A class with neither is built from the same parts and unchecked.\n\n\
+         {} classes convert, {} convert and run, {} of them are checked against golden data, {} with\n\
+         random variants.\n",
         count(|row| row.converts),
         count(|row| row.runs),
         count(|row| !row.golden.is_empty()),
+        count(|row| !row.variants.is_empty()),
     );
-    out.push_str("| class | architecture | kind | rank | converts | runs | golden |\n");
-    out.push_str("|---|---|---|---|---|---|---|\n");
+    out.push_str("| class | architecture | kind | rank | converts | runs | golden | variants |\n");
+    out.push_str("|---|---|---|---|---|---|---|---|\n");
     let mark = |yes: bool| if yes { "yes" } else { "-" };
+    fn or_dash(text: &str) -> &str {
+        if text.is_empty() { "-" } else { text }
+    }
     for row in &rows {
-        let golden = if row.golden.is_empty() {
-            "-"
-        } else {
-            &row.golden
-        };
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {golden} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             row.class,
             row.names,
             row.kind,
             row.rank,
             mark(row.converts),
             mark(row.runs),
+            or_dash(&row.golden),
+            or_dash(&row.variants),
         );
     }
     out
@@ -132,7 +152,8 @@ fn page(reference: &[Class<'_>]) -> String {
 #[test]
 fn the_page_is_up_to_date() {
     let text = std::fs::read_to_string(root().join("fixtures/architectures.tsv")).unwrap();
-    let page = page(&reference(&text));
+    let results = std::fs::read_to_string(root().join("fixtures/variants/results.tsv")).unwrap();
+    let page = page(&reference(&text), &variants(&results));
     let path = root().join("docs/architectures.md");
     if std::env::var_os("GRIST_BLESS").is_some() {
         std::fs::write(&path, &page).unwrap();

@@ -144,13 +144,22 @@ impl<'a> Loader<'a> {
 
     /// `{stem}.weight` with `{stem}.bias` and `{stem}.scale`, if the file has it.
     pub fn linear(&self, stem: &str, cols: usize) -> Result<Option<Linear>, Error> {
+        let Some(linear) = self.unscaled(stem, cols)? else {
+            return Ok(None);
+        };
+        let scale = self.scalar(&format!("{stem}.scale"))?;
+        Ok(Some(Linear { scale, ..linear }))
+    }
+
+    /// The same where `{stem}.scale` is something else.
+    pub fn unscaled(&self, stem: &str, cols: usize) -> Result<Option<Linear>, Error> {
         let name = format!("{stem}.weight");
         let Some(weight) = self.matrix(&name, cols, 1)? else {
             return Ok(None);
         };
         Ok(Some(Linear {
             bias: self.vector(&format!("{stem}.bias"), weight.rows())?,
-            scale: self.scalar(&format!("{stem}.scale"))?,
+            scale: None,
             name: name.into(),
             weight,
         }))

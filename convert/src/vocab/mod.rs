@@ -278,6 +278,7 @@ impl Sources<'_> {
         out: &mut VocabMetadata,
     ) -> Result<(), Error> {
         let config = self.config.as_ref();
+        let prefix = model.map(|model| model.add_dummy_prefix);
         let list = match model {
             Some(model) if family::types_by_flag(self.request) => {
                 characters::from_model_by_flag(model, self.request, self.json.as_ref(), config)?
@@ -289,6 +290,9 @@ impl Sources<'_> {
         out.set(PRE, "default");
         let tokens = self.finish(list, self.request.vocab_size)?;
         out.set_tokens(&tokens, true);
+        if let Some(prefix) = prefix.filter(|_| self.request.architecture == "internlm2") {
+            out.set("tokenizer.ggml.add_space_prefix", prefix);
+        }
         self.write_special(&tokens, out)
     }
 

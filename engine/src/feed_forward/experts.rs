@@ -152,10 +152,12 @@ impl Experts {
         if selection_bias.is_some() && routing.sigmoid_if_biased {
             routing.gating = Gating::Sigmoid;
         }
+        let router = loader
+            .unscaled(&name("gate_inp"), width)?
+            .ok_or_else(|| need("gate_inp"))?;
+        loader.check_rows(&router, count)?;
         Ok(Some(Self {
-            router: loader
-                .product(&name("gate_inp"), width, count)?
-                .without_scale(),
+            router,
             router_scale: loader.vector(&name("gate_inp.scale"), width)?,
             selection_bias,
             entry,
@@ -305,13 +307,5 @@ impl Experts {
             pass.recycle(weighted);
         }
         out.into_iter().next().unwrap_or_default()
-    }
-}
-
-impl Linear {
-    /// Without the `.scale` tensor, which belongs to something else.
-    fn without_scale(mut self) -> Self {
-        self.scale = None;
-        self
     }
 }

@@ -200,6 +200,10 @@ pub(super) const ALL: &[Architecture] = &[
             Param::U32("vocab_size", &["vocab_size"]),
             Param::With(kimi_delta),
             Param::With(latent),
+            Param::With(|model, keys| {
+                keys.set("attention.value_length", model.config.head_dim()?);
+                Ok(())
+            }),
             Param::U32("rope.dimension_count", &["qk_rope_head_dim"]),
             Param::U32("expert_feed_forward_length", &["moe_intermediate_size"]),
             Param::U32(

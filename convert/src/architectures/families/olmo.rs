@@ -49,7 +49,6 @@ pub(super) const ALL: &[Architecture] = &[
         params: &[
             Param::Base,
             Param::BoolUnless("expert_weights_norm", "norm_topk_prob", false),
-            Param::MaybeF32("attention.clamp_kqv", &["clip_qkv"]),
         ],
         rules: &[Rule("*.rotary_emb.*", Action::Drop)],
         ..PLAIN

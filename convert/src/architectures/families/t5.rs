@@ -10,10 +10,20 @@ const T5: Architecture = Architecture {
     rules: &[
         Rule("*embed_tokens.weight", Action::With(first_embedding)),
         Rule("shared.weight", Action::With(first_embedding)),
-        Rule("lm_head.weight", Action::DropIfTied),
+        Rule("lm_head.weight", Action::With(own_head)),
     ],
     ..PLAIN
 };
+
+/// A head that is the embedding is left out, unless the decoder's output goes into it unscaled: what
+/// reads a file without a head scales.
+fn own_head(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+    let unscaled = model.config.bool("scale_decoder_outputs") == Some(false);
+    if !unscaled && super::flag(&model.config, "tie_word_embeddings") {
+        return Ok(Vec::new());
+    }
+    Ok(vec![(name.to_owned(), expr)])
+}
 
 /// Embedding, head and encoder.
 const ENCODER: &[Part] = &[
