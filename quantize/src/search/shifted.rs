@@ -12,6 +12,14 @@ use crate::simd::{Float, LANES, Mask, Simd, gather, products};
 /// What the levels stand for with the shift up and with the shift down.
 pub(crate) const SHIFTED: [[f32; 3]; 2] = [[-0.875, 0.125, 1.125], [-1.125, -0.125, 0.875]];
 
+/// Sixteen sub-blocks of `N` values, one a lane.
+struct Lanes<F, const N: usize> {
+    values: [F; N],
+    weights: [F; N],
+    /// Places in ascending order.
+    ranks: [F; N],
+}
+
 /// Borders and shifts that a search settled on, by lane.
 struct Runs<F, const G: usize> {
     scale: F,
@@ -77,7 +85,12 @@ pub(crate) fn reference_iq1_s<S: Simd>(
             }
         }
     }
-    settle(simd, points, blocks, &values, &weights, &ranks, runs, 1e-12)
+    let lanes = Lanes {
+        values,
+        weights,
+        ranks,
+    };
+    settle(simd, points, blocks, &lanes, runs, 1e-12)
 }
 
 /// What the outer runs of sorted values add to `Σwxq` and `Σwqq`.
@@ -86,6 +99,10 @@ struct Outer<F> {
     first: (F, F),
     last: (F, F),
 }
+
+/// For the shift up and the shift down: what all values count, and those before either border.
+const TOTALS: [f32; 2] = [1.125, 0.875];
+const BEFORE: [[f32; 2]; 2] = [[0.75, -1.25], [1.25, -0.75]];
 
 /// ggml's choice for IQ1_M: sub-blocks of 16 whose two groups have shifts of their own.
 #[inline(always)]
@@ -113,9 +130,6 @@ pub(crate) fn reference_iq1_m<S: Simd>(
         down: [0; 2],
         live: 0,
     };
-    // For the shift up and the shift down: what all values count, and those before either border.
-    const TOTALS: [f32; 2] = [1.125, 0.875];
-    const BEFORE: [[f32; 2]; 2] = [[0.75, -1.25], [1.25, -0.75]];
     let mut after_second = [[[zero; 2]; 17]; 2];
     for half in 0..2 {
         for (after, &w) in after_second[half].iter_mut().zip(&w[half]) {
@@ -152,7 +166,12 @@ pub(crate) fn reference_iq1_m<S: Simd>(
             }
         }
     }
-    settle(simd, points, blocks, &values, &weights, &ranks, runs, 1e-7)
+    let lanes = Lanes {
+        values,
+        weights,
+        ranks,
+    };
+    settle(simd, points, blocks, &lanes, runs, 1e-7)
 }
 
 impl<F: Float, const G: usize> Runs<F, G> {
@@ -226,12 +245,15 @@ fn settle<S: Simd, const N: usize, const G: usize>(
     simd: S,
     points: &Points,
     blocks: &SubBlocks<N>,
-    values: &[S::F; N],
-    weights: &[S::F; N],
-    ranks: &[S::F; N],
+    lanes: &Lanes<S::F, N>,
     mut runs: Runs<S::F, G>,
     zero_below: f32,
 ) -> (Found<G>, [u16; G]) {
+    let Lanes {
+        values,
+        weights,
+        ranks,
+    } = lanes;
     let (zero, one, two) = (simd.splat(0.0), simd.splat(1.0), simd.splat(2.0));
     let mut magnitude = zero;
     for x in values {
