@@ -181,7 +181,7 @@ pub fn failed(path: &Path, error: evaluate::Error) -> Report {
     match error {
         evaluate::Error::Interrupted => Report::interrupted(),
         evaluate::Error::Engine(error) => Report::from_engine(path, error),
-        evaluate::Error::State(error) => error.into(),
+        evaluate::Error::State(error) => (*error).into(),
         evaluate::Error::Vocabulary { .. } => Report::input(format!("{}: {error}", path.display()))
             .help("compare only variants of one model"),
         _ => Report::input(format!("{}: {error}", path.display())),

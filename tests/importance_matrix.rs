@@ -242,7 +242,7 @@ fn one_pass_serves_all_outputs_and_keeps_the_parts() {
     let one = quantize("Q4_K_M", "one", &[]);
     let five = quantize("Q4_K_M,Q8_0,Q2_K,IQ4_XS,Q6_K", "five", &["--keep-split"]);
     let bytes: u64 = (parts.tensors().iter())
-        .filter_map(|tensor| tensor.bytes())
+        .filter_map(gristmill_gguf::TensorInfo::bytes)
         .sum();
     assert_eq!(one[0]["source_bytes"], bytes);
     for output in five.as_array().expect("outputs") {

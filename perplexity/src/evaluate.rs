@@ -39,7 +39,7 @@ pub enum Error {
     Encoder,
     /// What is done cannot be kept.
     #[error(transparent)]
-    State(gristmill_gguf::Error),
+    State(Box<gristmill_gguf::Error>),
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,

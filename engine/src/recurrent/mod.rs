@@ -35,7 +35,7 @@ pub(crate) enum Recurrent {
     Mamba1(mamba::Mamba1),
     Mamba2(mamba::Mamba2),
     Delta(delta::Delta),
-    Kimi(kimi::Kimi),
+    Kimi(Box<kimi::Kimi>),
     ShortConv(short_conv::ShortConv),
 }
 
@@ -60,7 +60,7 @@ impl Recurrent {
             Some(Self::Delta(delta::Delta::load(loader, prefix, parameters)?))
         } else if has("ssm_conv1d_q") {
             let block = kimi::Kimi::load(loader, prefix, parameters, heads)?;
-            Some(Self::Kimi(block))
+            Some(Self::Kimi(Box::new(block)))
         } else if has("shortconv.conv") {
             let conv = short_conv::ShortConv::load(loader, prefix, parameters)?;
             Some(Self::ShortConv(conv))

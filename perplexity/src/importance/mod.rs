@@ -52,7 +52,9 @@ pub fn collect(
             && (interrupted || saved.elapsed() > SAVE_EVERY)
             && let Some(collector) = session.importance()
         {
-            state.save(first, collector).map_err(Error::State)?;
+            state
+                .save(first, collector)
+                .map_err(|error| Error::State(Box::new(error)))?;
             saved = Instant::now();
         }
         if interrupted {
