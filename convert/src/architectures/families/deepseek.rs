@@ -199,12 +199,13 @@ pub(super) const ALL: &[Architecture] = &[
             Param::Base,
             Param::U32("vocab_size", &["vocab_size"]),
             Param::With(kimi_delta),
-            Param::With(latent),
+            Param::With(latent_ranks),
+            Param::U32("rope.dimension_count", &["qk_rope_head_dim"]),
+            Param::With(latent_heads),
             Param::With(|model, keys| {
                 keys.set("attention.value_length", model.config.head_dim()?);
                 Ok(())
             }),
-            Param::U32("rope.dimension_count", &["qk_rope_head_dim"]),
             Param::U32("expert_feed_forward_length", &["moe_intermediate_size"]),
             Param::U32(
                 "expert_shared_count",
@@ -338,16 +339,26 @@ fn one_latent_head(config: &mut Config) {
 
 /// Sizes of latent attention, compressed and per head.
 pub(super) fn latent(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    latent_ranks(model, keys)?;
+    latent_heads(model, keys)
+}
+
+fn latent_ranks(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let config = &model.config;
+    if let Some(rank) = config.opt_u32(&["q_lora_rank"])? {
+        keys.set("attention.q_lora_rank", rank);
+    }
+    keys.set("attention.kv_lora_rank", config.u32(&["kv_lora_rank"])?);
+    Ok(())
+}
+
+fn latent_heads(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     let config = &model.config;
     let rank = config.u32(&["kv_lora_rank"])?;
     let (nope, rope) = (
         config.u32(&["qk_nope_head_dim"])?,
         config.u32(&["qk_rope_head_dim"])?,
     );
-    if let Some(rank) = config.opt_u32(&["q_lora_rank"])? {
-        keys.set("attention.q_lora_rank", rank);
-    }
-    keys.set("attention.kv_lora_rank", rank);
     keys.set("attention.key_length", rank + rope);
     keys.set("attention.value_length", rank);
     keys.set("attention.key_length_mla", nope + rope);
