@@ -5,12 +5,6 @@ use super::super::{BLOCK, SUPER};
 use super::avx512::legacy as avx512;
 use super::{BlockScales, BlockScalesMinima, Codes, Cpu, SuperScales};
 
-/// `N` bytes of a block from `at` on.
-#[inline(always)]
-fn fixed<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
-    block[at..].first_chunk().expect("a block has them")
-}
-
 /// The same byte eight times.
 const fn repeated(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
@@ -25,17 +19,17 @@ fn word(bytes: &[u8; 8]) -> u64 {
 /// Nibbles of 16 bytes, the low ones first, plus `offset`.
 #[inline(always)]
 fn nibbles(packed: &[u8; 16], codes: &mut [u8; BLOCK], offset: u8) {
-    five_bits(0, packed, codes, offset);
+    five_bits([0; 4], packed, codes, offset);
 }
 
-/// [`nibbles`] with a fifth bit, bit `e` of `high` for value `e`.
+/// [`nibbles`] with a fifth bit, bit `e % 8` of byte `e / 8` of `high` for value `e`.
 #[inline(always)]
-fn five_bits(high: u32, packed: &[u8; 16], codes: &mut [u8; BLOCK], offset: u8) {
+fn five_bits(high: [u8; 4], packed: &[u8; 16], codes: &mut [u8; BLOCK], offset: u8) {
     let packed = packed.as_chunks::<8>().0;
     let codes = codes.as_chunks_mut::<8>().0;
     for (i, codes) in codes.iter_mut().enumerate() {
         let low = word(&packed[i % 2]) >> (4 * (i / 2)) & repeated(15);
-        let bits = u64::from(high >> (8 * i) & 255);
+        let bits = u64::from(high[i]);
         // Bit e alone in byte e; then wherever there is one, bit 7; then bit 4.
         let alone = bits.wrapping_mul(repeated(1)) & 0x8040_2010_0804_0201;
         let fifth = ((alone + repeated(127)) & repeated(128)) >> 3;
@@ -56,7 +50,8 @@ impl Codes for Q4_0 {
         let blocks = bytes.as_chunks::<18>().0.iter();
         for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
             scales.scale[b] = cpu.half(block);
-            nibbles(fixed(block, 2), codes, 128 - 8);
+            let [_, _, packed @ ..] = block;
+            nibbles(packed, codes, 128 - 8);
         }
     }
 
@@ -82,7 +77,8 @@ impl Codes for Q4_1 {
         for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
             scales.scale[b] = cpu.half(block);
             scales.min[b] = cpu.half(&block[2..]);
-            nibbles(fixed(block, 4), codes, 128);
+            let [_, _, _, _, packed @ ..] = block;
+            nibbles(packed, codes, 128);
         }
     }
 
@@ -107,8 +103,8 @@ impl Codes for Q5_0 {
         let blocks = bytes.as_chunks::<22>().0.iter();
         for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
             scales.scale[b] = cpu.half(block);
-            let high = u32::from_le_bytes(*fixed(block, 2));
-            five_bits(high, fixed(block, 6), codes, 128 - 16);
+            let &[_, _, a, b, c, d, ref packed @ ..] = block;
+            five_bits([a, b, c, d], packed, codes, 128 - 16);
         }
     }
 
@@ -134,8 +130,8 @@ impl Codes for Q5_1 {
         for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
             scales.scale[b] = cpu.half(block);
             scales.min[b] = cpu.half(&block[2..]);
-            let high = u32::from_le_bytes(*fixed(block, 4));
-            five_bits(high, fixed(block, 8), codes, 128);
+            let &[_, _, _, _, a, b, c, d, ref packed @ ..] = block;
+            five_bits([a, b, c, d], packed, codes, 128);
         }
     }
 
@@ -160,7 +156,7 @@ impl Codes for Q8_0 {
         let blocks = bytes.as_chunks::<34>().0.iter();
         for (b, (block, codes)) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).enumerate() {
             scales.scale[b] = cpu.half(block);
-            let signed: &[u8; BLOCK] = fixed(block, 2);
+            let [_, _, signed @ ..] = block;
             let words = signed.as_chunks::<8>().0.iter();
             for (codes, signed) in codes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
                 *codes = (word(signed) ^ repeated(0x80)).to_le_bytes();
