@@ -297,9 +297,16 @@ impl Compute {
         let matrix = product.matrix;
         let floats = &mut scratch.floats;
         let pack = |panel: &mut float::Panel, rows: Range<usize>| {
-            floats.resize(rows.len() * matrix.cols(), 0.0);
-            self.decode_rows(matrix, rows, floats);
-            (kernels.pack)(floats, matrix.cols(), panel);
+            let stored = match matrix.ty() {
+                TensorType::F32 => bytemuck::try_cast_slice(matrix.bytes(rows.clone())).ok(),
+                _ => None,
+            };
+            let values = stored.unwrap_or_else(|| {
+                floats.resize(rows.len() * matrix.cols(), 0.0);
+                self.decode_rows(matrix, rows, floats);
+                floats
+            });
+            (kernels.pack)(values, matrix.cols(), panel);
         };
         let panels = pack_panels(&mut scratch.float_panels, rows.clone(), pack);
         let plan = Plan {

@@ -1,4 +1,4 @@
-//! What several kernels do with lanes.
+//! What several kernels do with lanes and cache lines.
 
 use std::arch::x86_64::*;
 
@@ -57,5 +57,17 @@ pub(super) fn transpose_8x8(v: &mut [__m256i; 8]) {
     for c in 0..4 {
         v[c] = _mm256_permute2x128_si256::<0x20>(t[c], t[4 + c]);
         v[4 + c] = _mm256_permute2x128_si256::<0x31>(t[c], t[4 + c]);
+    }
+}
+
+/// Asks for lines that are used later: those as far behind `bytes` as a row ends long before them, and
+/// the next follows.
+#[inline(always)]
+pub(super) fn prefetch(bytes: &[u8], len: usize) {
+    const AHEAD: usize = 4096;
+    for line in (0..len).step_by(64) {
+        let ahead = bytes.as_ptr().wrapping_add(AHEAD + line);
+        // SAFETY: nothing is read; an address that is not mapped does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
     }
 }

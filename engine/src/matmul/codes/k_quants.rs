@@ -5,7 +5,8 @@ use super::super::SUPER;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::k_quants as avx512;
 use super::{
-    BlockScalesMinima, Codes, Cpu, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales, place,
+    BlockScalesMinima, Codes, Cpu, FoldedScales, FoldedScalesMinima, HalfScales, SuperScales,
+    in_places,
 };
 
 /// 16 bytes of scale and minimum nibbles, 64 bytes of 2-bit codes, d, dmin;
@@ -21,11 +22,9 @@ impl Codes for Q2_K {
     fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let (d, dmin) = (cpu.half(&bytes[80..]), cpu.half(&bytes[82..]));
         scales.scale = [d; 8];
-        for (b, pair) in bytes[..16].as_chunks::<2>().0.iter().enumerate() {
-            for half in 0..2 {
-                scales.half[8 * half + b] = f32::from(pair[half] & 15);
-                scales.min[8 * half + b] = -(dmin * f32::from(pair[half] >> 4));
-            }
+        for (i, packed) in in_places(&bytes[..16]).into_iter().enumerate() {
+            scales.half[i] = f32::from(packed & 15);
+            scales.min[i] = -(dmin * f32::from(packed >> 4));
         }
         for (codes, packed) in codes
             .chunks_exact_mut(128)
@@ -64,12 +63,13 @@ impl Codes for Q3_K {
         scales.scale = [-cpu.half(&bytes[108..]); 8];
         // Four 6-bit fields in the bytes of each word.
         let high = word(bytes, 104);
-        for i in 0..4 {
+        let mut fields = [0; 16];
+        for (i, fields) in fields.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let low = word(bytes, 96 + 4 * (i % 2)) >> (4 * (i / 2)) & 0x0F0F_0F0F;
-            let fields = (low | (high >> (2 * i) & 0x0303_0303) << 4).to_le_bytes();
-            for (j, field) in fields.into_iter().enumerate() {
-                scales.half[place(4 * i + j)] = f32::from(32 - field as i8);
-            }
+            *fields = (low | (high >> (2 * i) & 0x0303_0303) << 4).to_le_bytes();
+        }
+        for (half, field) in scales.half.iter_mut().zip(in_places(&fields)) {
+            *half = f32::from(32 - field as i8);
         }
         let high = &bytes[..32];
         for (h, codes) in codes.chunks_exact_mut(128).enumerate() {
@@ -181,8 +181,8 @@ impl Codes for Q6_K {
     #[inline(always)]
     fn unpack(bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales, cpu: impl Cpu) {
         let d = cpu.half(&bytes[208..]);
-        for j in 0..16 {
-            scales.half[place(j)] = d * f32::from(bytes[192 + j] as i8);
+        for (half, scale) in scales.half.iter_mut().zip(in_places(&bytes[192..208])) {
+            *half = d * f32::from(scale as i8);
         }
         for (h, codes) in codes.chunks_exact_mut(128).enumerate() {
             let low = &bytes[64 * h..][..64];

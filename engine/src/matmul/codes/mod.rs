@@ -146,6 +146,16 @@ const fn place(j: usize) -> usize {
     j / 2 + j % 2 * 8
 }
 
+/// 16 bytes of sub-blocks in the order of [`SuperScales`].
+#[inline(always)]
+fn in_places(bytes: &[u8]) -> [u8; 16] {
+    let mut ordered = [0; 16];
+    for j in 0..16 {
+        ordered[place(j)] = bytes[j];
+    }
+    ordered
+}
+
 /// Unpacks one superblock, in some way: a closure of the kernel, whose instruction set it is compiled
 /// for (a function's name would be called through a shim that is compiled for the plainest CPU).
 pub(super) trait Unpack: Fn(&[u8], &mut [u8; SUPER], &mut SuperScales) {}

@@ -9,6 +9,8 @@ mod avx2;
 mod avx512;
 mod panel;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 pub(super) use panel::{Panel, Tiles};
 

@@ -17,11 +17,11 @@ use std::ops::Range;
 
 use super::super::activations::{A32Token, SuperCodes};
 use super::super::codes::{Codes, Cpu, Minima, Scales, Shape, SuperScales, each_super};
-use super::super::lanes::transpose_8x8;
+use super::super::lanes::{prefetch, transpose_8x8};
 use super::super::{BLOCK, PANEL_ROWS, RowSums, SUPER};
 use super::panel::{self, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
-use super::{Blocked, Kernels, ROW_TOKENS, prefetch};
+use super::{Blocked, Kernels, ROW_TOKENS};
 
 /// The kernels of a type. The CPU must have AVX2.
 pub(super) fn kernels<T: Codes>() -> Kernels {
@@ -115,13 +115,35 @@ fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
             }
         }
     };
-    panel::pack::<T>(
-        bytes,
-        row_bytes,
-        panel,
-        |b, c, s| T::unpack(b, c, s, Avx2(())),
-        interleave,
-    );
+    let unpack = |bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales| {
+        T::unpack(bytes, codes, scales, Avx2(()));
+        if T::Shape::SCALES == Scales::Folded {
+            fold(codes, &scales.half);
+        }
+    };
+    panel::pack::<T>(bytes, row_bytes, panel, unpack, interleave);
+}
+
+/// Multiplies the signed codes of every 16 values with their integer scale.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fold(codes: &mut [u8; SUPER], half: &[f32; 16]) {
+    let offset = _mm256_set1_epi8(-128);
+    for (b, codes) in codes.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let place = codes.as_mut_ptr().cast();
+        // SAFETY: 32 bytes are readable.
+        let codes = _mm256_xor_si256(unsafe { _mm256_loadu_si256(place) }, offset);
+        let scaled = |half: __m128i, scale: f32| {
+            let scale = _mm_cvttss_si32(_mm_set_ss(scale));
+            _mm256_mullo_epi16(_mm256_cvtepi8_epi16(half), _mm256_set1_epi16(scale as i16))
+        };
+        let first = scaled(_mm256_castsi256_si128(codes), half[b]);
+        let second = scaled(_mm256_extracti128_si256::<1>(codes), half[8 + b]);
+        // Packing takes halves of both in turn.
+        let codes = _mm256_permute4x64_epi64::<0xD8>(_mm256_packs_epi16(first, second));
+        // SAFETY: 32 bytes are writable.
+        unsafe { _mm256_storeu_si256(place, _mm256_xor_si256(codes, offset)) };
+    }
 }
 
 /// Sums of four products: 32 codes, counted as [`zero`] says, and 32 activations.

@@ -14,11 +14,11 @@ use std::ops::Range;
 
 use super::super::activations::{A32Token, SuperCodes};
 use super::super::codes::{Codes, Minima, Scales, Shape, SuperScales, each_super};
-use super::super::lanes::transpose_16x16;
-use super::super::{PANEL_ROWS, RowSums, SUPER};
+use super::super::lanes::{prefetch, transpose_16x16};
+use super::super::{BLOCK, PANEL_ROWS, RowSums, SUPER};
 use super::panel::{self, Panel};
 use super::tiles::{TILE_TOKENS, Tile, Tiles};
-use super::{Blocked, Kernels, ROW_TOKENS, prefetch};
+use super::{Blocked, Kernels, ROW_TOKENS};
 
 /// The kernels of a type. The CPU must have AVX-512.
 pub(super) fn kernels<T: Codes>() -> Kernels {
@@ -161,13 +161,40 @@ fn add_super<S: Shape>(
 /// Unpacks at most 32 rows and interleaves them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn pack<T: Codes>(bytes: &[u8], row_bytes: usize, panel: &mut Panel) {
-    // SAFETY: this function is compiled for AVX-512.
-    let unpack = |bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales| unsafe {
-        T::unpack_avx512(bytes, codes, scales);
+    let unpack = |bytes: &[u8], codes: &mut [u8; SUPER], scales: &mut SuperScales| {
+        // SAFETY: this function is compiled for AVX-512.
+        unsafe { T::unpack_avx512(bytes, codes, scales) };
+        if T::Shape::SCALES == Scales::Folded {
+            fold(codes, &scales.half);
+        }
     };
     panel::pack::<T>(bytes, row_bytes, panel, unpack, |rows, panel, s, upper| {
         interleave(rows, panel, s, upper);
     });
+}
+
+/// Multiplies the signed codes of every 16 values with their integer scale.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn fold(codes: &mut [u8; SUPER], half: &[f32; 16]) {
+    // SAFETY: sixteen values are readable.
+    let scales = _mm512_cvtps_epi32(unsafe { _mm512_loadu_ps(half.as_ptr()) });
+    let scales = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(scales));
+    // Words of the block's first half take scale b, those of its second half 8 + b.
+    let first = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi16(8));
+    let offset = _mm256_set1_epi8(-128);
+    for (b, codes) in codes.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let place = codes.as_mut_ptr().cast();
+        let scale = _mm512_add_epi16(first, _mm512_set1_epi16(b as i16));
+        let scale = _mm512_permutexvar_epi16(scale, scales);
+        // SAFETY: 32 bytes are readable and writable.
+        unsafe {
+            let codes = _mm256_xor_si256(_mm256_loadu_si256(place), offset);
+            let scaled = _mm512_mullo_epi16(_mm512_cvtepi8_epi16(codes), scale);
+            let codes = _mm256_xor_si256(_mm512_cvtepi16_epi8(scaled), offset);
+            _mm256_storeu_si256(place, codes);
+        }
+    }
 }
 
 /// Writes superblock `s` of the lower or upper 16 rows to a panel.

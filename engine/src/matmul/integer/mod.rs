@@ -48,20 +48,6 @@ pub(super) struct Blocked {
     pub tile: fn(&Panel, &Tiles, usize, Range<usize>, &mut [RowSums]),
 }
 
-/// Asks for lines that are used later: those as far behind `bytes` as a row ends long before them, and
-/// the next follows.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch(bytes: &[u8], len: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    const AHEAD: usize = 4096;
-    for line in (0..len).step_by(64) {
-        let ahead = bytes.as_ptr().wrapping_add(AHEAD + line);
-        // SAFETY: nothing is read; an address that is not mapped does nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
-    }
-}
-
 fn of<T: Codes>(isa: Isa) -> Kernels {
     match isa {
         #[cfg(target_arch = "x86_64")]

@@ -56,7 +56,8 @@ impl Panel {
 }
 
 /// Unpacks at most 32 rows of `row_bytes` bytes and interleaves them: `interleave` writes a superblock
-/// of the lower or upper 16 rows to the panel.
+/// of the lower or upper 16 rows to the panel. Where scales are [`Scales::Folded`], `unpack` multiplies
+/// codes with their integer scales.
 #[inline(always)]
 pub(super) fn pack<T: Codes>(
     bytes: &[u8],
@@ -79,9 +80,6 @@ pub(super) fn pack<T: Codes>(
                 }
                 let rest = &bytes[start..start + row_bytes][s * T::BYTES..];
                 unpack_some(T::BYTES, rest, codes, &mut scales, &unpack);
-                if T::Shape::SCALES == Scales::Folded {
-                    fold(codes, &scales.half);
-                }
                 debug_assert!(within::<T>(codes), "codes beyond the range of their type");
                 for b in 0..8 {
                     let block = b * supers + s;
@@ -100,17 +98,6 @@ pub(super) fn pack<T: Codes>(
                 }
             }
             interleave(&codes, panel, s, upper);
-        }
-    }
-}
-
-/// Multiplies the signed codes of every 16 values with their integer scale.
-#[inline(always)]
-fn fold(codes: &mut [u8; SUPER], half: &[f32; 16]) {
-    for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let scale = half[j / 2 + j % 2 * 8] as i32 as i8;
-        for code in codes {
-            *code = ((*code ^ 0x80) as i8).wrapping_mul(scale) as u8 ^ 0x80;
         }
     }
 }
