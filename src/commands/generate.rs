@@ -53,7 +53,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         let text = tokenizer
             .chat_template(None)
             .and_then(|template| template.render(&[message], true))
-            .map_err(|error| Report::input(format!("{}: {error}", arguments.model.display())))?;
+            .map_err(|error| {
+                Report::input(format!("{}: {error}", arguments.model.display()))
+                    .help("leave --chat out and give the prompt as the model expects it")
+            })?;
         tokenizer.encode(&text, false, true)
     } else {
         tokenizer.encode(&arguments.prompt, true, false)

@@ -4,15 +4,15 @@
 mod files;
 mod hub;
 mod pickle;
-mod pickle_bounds;
 mod safetensors;
 mod stored;
+mod torch;
 mod zip;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 pub use files::CheckpointFiles;
 pub use hub::Repository;
@@ -141,7 +141,7 @@ impl Checkpoint {
                 )
             })?;
             let tensors = if part.ends_with(".bin") {
-                pickle::open(&path)?
+                torch::open(&path)?
             } else {
                 safetensors::open(&path)?
             };
@@ -204,10 +204,18 @@ impl Checkpoint {
 }
 
 fn read_config(files: &CheckpointFiles) -> Result<Json, Error> {
-    if let Some(config) = files.json("config.json")? {
-        if !config.is_object() {
+    if let Some(mut config) = files.json("config.json")? {
+        let Some(fields) = config.as_object_mut() else {
             let path = files.root().join("config.json");
             return Err(Error::file(&path, "is not a JSON object"));
+        };
+        // ModelOpt says in a file of its own what it did.
+        if fields.get("quantization_config").is_none_or(Json::is_null)
+            && let Some(own) = files.json("hf_quant_config.json")?
+            && let Some(producer) = own.pointer("/producer/name").and_then(Json::as_str)
+        {
+            let method = json!({ "quant_method": producer.to_lowercase() });
+            fields.insert("quantization_config".into(), method);
         }
         return Ok(config);
     }

@@ -68,7 +68,7 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A tensor of a checkpoint: a name, a shape and mapped bytes. Cheap to clone.
+/// A tensor of a checkpoint: a name, a shape and mapped bytes.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// Name in the checkpoint.
@@ -77,6 +77,8 @@ pub struct Stored {
     pub dtype: Dtype,
     /// Dimensions as PyTorch has them: the fastest-varying last. Empty for a scalar.
     pub shape: Vec<u64>,
+    /// Values between neighbours along each dimension, where they do not lie row-major.
+    strides: Option<Vec<u64>>,
     map: Arc<Map>,
     range: Range<usize>,
 }
@@ -97,12 +99,59 @@ impl Stored {
             name,
             dtype,
             shape,
+            strides: None,
             map: Arc::clone(map),
             range,
         })
     }
 
-    /// The stored bytes, row-major and little-endian. Their number fits dtype and shape.
+    /// A tensor whose values lie so many apart along each dimension, in bytes of a mapped file of
+    /// which it need not take all. `None` if it reaches beyond them, or shows values twice.
+    pub(super) fn view(
+        name: String,
+        dtype: Dtype,
+        shape: Vec<u64>,
+        strides: &[u64],
+        map: &Arc<Map>,
+        bytes: Range<usize>,
+    ) -> Option<Self> {
+        let own = byte_size(dtype, &shape)?;
+        let row_major = shape
+            .iter()
+            .zip(strides)
+            .rev()
+            .try_fold(1, |step, (&dim, &stride)| {
+                (dim == 1 || stride == step).then(|| step.saturating_mul(dim))
+            });
+        if own == 0 || row_major.is_some() {
+            let range = bytes.start..bytes.start.checked_add(own)?;
+            return (range.end <= bytes.end).then(|| Self::new(name, dtype, shape, map, range))?;
+        }
+        let last = shape
+            .iter()
+            .zip(strides)
+            .try_fold(0u64, |last, (dim, stride)| {
+                last.checked_add((dim - 1).checked_mul(*stride)?)
+            })?;
+        let span = byte_size(dtype, &[last.checked_add(1)?])?;
+        let end = bytes.start.checked_add(span)?;
+        (own <= span && end <= bytes.end && end <= map.len()).then(|| Self {
+            name,
+            dtype,
+            shape,
+            strides: Some(strides.to_vec()),
+            map: Arc::clone(map),
+            range: bytes.start..end,
+        })
+    }
+
+    /// Where the values do not lie row-major: how many lie between neighbours along each dimension.
+    pub fn strides(&self) -> Option<&[u64]> {
+        self.strides.as_deref()
+    }
+
+    /// The stored bytes, little-endian. Without [`Stored::strides`] they are row-major and as many
+    /// as dtype and shape say, else they reach from the first value to the last.
     pub fn bytes(&self) -> &[u8] {
         &self.map[self.range.clone()]
     }

@@ -112,7 +112,28 @@ impl Expr {
             Dtype::BF16 => (TensorType::BF16, Op::Stored(stored.clone())),
             _ => (TensorType::F32, Op::Widened(stored.clone())),
         };
-        Self::node(ty, shape, op)
+        let Some(strides) = stored.strides() else {
+            return Self::node(ty, shape, op);
+        };
+        // All that lies between the first value and the last, a value a row.
+        let span = (stored.bytes().len() / stored.dtype.size()) as u64;
+        let values = Self::node(ty, vec![1, span], op);
+        if let (&[rows, columns], &[1, step]) = (&stored.shape[..], strides)
+            && step == rows
+        {
+            // By tiles, which single values would be far from.
+            let columns_first = Self::node(ty, vec![rows, columns], Op::Reshaped(values));
+            return Self::node(ty, shape, Op::Transposed(columns_first));
+        }
+        let dims: Vec<_> = stored
+            .shape
+            .iter()
+            .copied()
+            .zip(strides.iter().copied())
+            .collect();
+        let taken = Op::Rows(values, Strided::new(0, dims));
+        let taken = Self::node(ty, vec![1, stored.elements()], taken);
+        Self::node(ty, shape, Op::Reshaped(taken))
     }
 
     /// Constants of this shape (GGUF order).

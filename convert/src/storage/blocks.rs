@@ -6,7 +6,7 @@ use gristmill_gguf::{ReadError, TensorType};
 use serde_json::Value as Json;
 
 use super::packed::Table;
-use super::{Named, Tensors};
+use super::{Named, Tensors, is_of_run_time};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows, values};
@@ -23,16 +23,12 @@ struct Scaled {
     block: [usize; 2],
 }
 
-/// Names of a weight's scale, and of what is only of use at run time.
+/// Rows and columns that a scale covers where nothing else is stated.
+pub(super) const BLOCK: [u64; 2] = [128, 128];
+
+/// Names of a weight's scale.
 const SCALES: [&str; 3] = ["_scale_inv", "_scale", ".scale"];
 const ZERO_POINT: &str = "_zero_point";
-const RUN_TIME: [&str; 5] = [
-    ".activation_scale",
-    ".input_scale",
-    ".k_scale",
-    ".v_scale",
-    ".qscale_act",
-];
 
 pub(super) fn read(
     tensors: &[Stored],
@@ -41,7 +37,7 @@ pub(super) fn read(
 ) -> Result<Vec<Named>, Error> {
     let size = scheme.get("weight_block_size").and_then(Json::as_array);
     let side = |at: usize| size.and_then(|s| s.get(at)?.as_u64()).filter(|&n| n > 0);
-    let block = [side(0).unwrap_or(128), side(1).unwrap_or(128)];
+    let block = [side(0).unwrap_or(BLOCK[0]), side(1).unwrap_or(BLOCK[1])];
     read_with(tensors, by_name, block)
 }
 
@@ -54,7 +50,7 @@ pub(super) fn read_with(
     let mut out = Vec::new();
     for tensor in tensors {
         let name = &tensor.name;
-        if RUN_TIME.iter().any(|suffix| name.ends_with(suffix)) {
+        if is_of_run_time(name) {
             continue;
         }
         let mut parts = SCALES.iter().chain([&ZERO_POINT]);

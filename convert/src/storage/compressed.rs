@@ -1,12 +1,16 @@
-//! compressed-tensors: 8-bit values with scales, or values packed into words.
+//! compressed-tensors: 8-bit values with scales, or values packed into words, by groups of modules.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use gristmill_gguf::{ReadError, TensorType};
-use serde_json::Value as Json;
+use regex::Regex;
+use serde_json::{Map, Value as Json};
 
 use super::packed::{Table, field, words};
-use super::{Named, Tensors, blocks, floats, groups_of, matrix, nvfp4, parameter};
+use super::{
+    Named, Tensors, blocks, floats, groups_of, is_of_run_time, matrix, mxfp4, nvfp4, parameter,
+};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows};
@@ -24,70 +28,199 @@ struct Packed {
     words_per_row: usize,
 }
 
+/// Every module goes by the parameters of its group; the modules of no group are as they are stored.
 pub(super) fn read(
     tensors: &[Stored],
     by_name: &Tensors,
     scheme: &Json,
 ) -> Result<Vec<Named>, Error> {
+    let stated = scheme.get("format").and_then(Json::as_str);
     let groups = scheme.get("config_groups").and_then(Json::as_object);
-    let group = groups.and_then(|groups| groups.values().next());
-    // Groups may have formats of their own; the model has that of the first.
-    let format = scheme.get("format").and_then(Json::as_str);
-    let format = match format {
-        Some("mixed-precision") | None => group
-            .and_then(|group| group.get("format"))
-            .and_then(Json::as_str),
-        stated => stated,
-    };
-    let many = groups.is_some_and(|groups| groups.len() > 1);
-    let weights = group.and_then(|group| group.get("weights"));
-    let weights = weights.unwrap_or(&Json::Null);
-    match format {
-        Some("dense") => Ok(tensors
-            .iter()
-            .map(|tensor| (tensor.name.clone(), Expr::load(tensor)))
-            .collect()),
-        Some("float-quantized" | "int-quantized" | "naive-quantized") => {
-            let block = weights.get("block_structure").and_then(Json::as_array);
-            let side = |at: usize| block.and_then(|b| b.get(at)?.as_u64()).filter(|&n| n > 0);
-            let block = [side(0).unwrap_or(128), side(1).unwrap_or(128)];
-            blocks::read_with(tensors, by_name, block)
-        }
-        Some("pack-quantized") if many => Err(Error::config(
-            "quantization_config",
-            "has several groups of parameters (config_groups); one is read",
-        )),
-        Some("pack-quantized") => {
-            let bits = parameter(weights, "num_bits").unwrap_or(4) as usize;
-            if !(1..=8).contains(&bits) {
-                return Err(Error::config(
-                    "quantization_config",
-                    format!("packs {bits} bits; 1 to 8 are read"),
-                ));
+    let groups = groups
+        .into_iter()
+        .flat_map(Map::values)
+        .map(|group| Group::new(group, stated))
+        .collect::<Result<Vec<_>, _>>()?;
+    match &groups[..] {
+        [] => Group::new(&Json::Null, stated)?.read(tensors, by_name),
+        [group] => group.read(tensors, by_name),
+        groups => {
+            let mut members = vec![Vec::new(); groups.len()];
+            let mut out = Vec::new();
+            for tensor in tensors {
+                let module = tensor
+                    .name
+                    .rsplit_once('.')
+                    .map_or("", |(module, _)| module);
+                // The most specific target counts, of equal ones the first.
+                let group = groups.iter().enumerate().filter_map(|(at, group)| {
+                    let rank = group
+                        .targets
+                        .iter()
+                        .filter_map(|t| t.matches(module))
+                        .max()?;
+                    Some((rank, Reverse(at)))
+                });
+                match group.max() {
+                    Some((_, Reverse(at))) => members[at].push(tensor.clone()),
+                    None => out.push((tensor.name.clone(), Expr::load(tensor))),
+                }
             }
-            unpack(tensors, by_name, bits)
+            for (group, members) in groups.iter().zip(members) {
+                out.extend(group.read(&members, by_name)?);
+            }
+            Ok(out)
         }
-        Some("nvfp4-pack-quantized") => nvfp4::read(tensors, by_name),
-        Some(other) => Err(Error::config(
-            "quantization_config",
-            format!("has the format `{other}` of compressed-tensors, which is not supported"),
-        )),
-        None => Err(Error::config(
-            "quantization_config",
-            "states no `format` of compressed-tensors",
-        )),
     }
 }
 
-/// Plain tensors in their places, unpacked ones after them.
-fn unpack(tensors: &[Stored], by_name: &Tensors, bits: usize) -> Result<Vec<Named>, Error> {
+/// Parameters that some modules have in common.
+struct Group {
+    targets: Vec<Target>,
+    format: Format,
+}
+
+/// How the weights of a module are stored.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Plain,
+    /// Values of 8 bits with a scale for each block, channel or tensor.
+    Scaled {
+        block: [u64; 2],
+    },
+    Packed {
+        bits: usize,
+    },
+    Nvfp4,
+    Mxfp4,
+}
+
+impl Group {
+    fn new(group: &Json, of_model: Option<&str>) -> Result<Self, Error> {
+        let bad = |reason: String| Error::config("quantization_config", reason);
+        let weights = group.get("weights").unwrap_or(&Json::Null);
+        let own = group.get("format").and_then(Json::as_str);
+        // `mixed-precision` says that the groups have formats of their own.
+        let format = match of_model {
+            Some("mixed-precision") | None => own,
+            Some(format) => own.or(Some(format)),
+        };
+        let format = match format {
+            Some("dense") => Format::Plain,
+            Some("float-quantized" | "int-quantized" | "naive-quantized") => {
+                let block = weights.get("block_structure").and_then(Json::as_array);
+                let side = |at: usize| block.and_then(|b| b.get(at)?.as_u64()).filter(|&n| n > 0);
+                Format::Scaled {
+                    block: [
+                        side(0).unwrap_or(blocks::BLOCK[0]),
+                        side(1).unwrap_or(blocks::BLOCK[1]),
+                    ],
+                }
+            }
+            Some("pack-quantized") => {
+                let bits = parameter(weights, "num_bits").unwrap_or(4);
+                if !(1..=8).contains(&bits) {
+                    return Err(bad(format!("packs {bits} bits; 1 to 8 are read")));
+                }
+                Format::Packed {
+                    bits: bits as usize,
+                }
+            }
+            Some("nvfp4-pack-quantized") => Format::Nvfp4,
+            Some("mxfp4-pack-quantized") => Format::Mxfp4,
+            Some(other) => {
+                return Err(bad(format!(
+                    "has the format `{other}` of compressed-tensors, which is not supported"
+                )));
+            }
+            None => return Err(bad("states no `format` of compressed-tensors".into())),
+        };
+        let targets = group.get("targets").and_then(Json::as_array);
+        let targets = targets.into_iter().flatten().filter_map(Json::as_str);
+        Ok(Self {
+            targets: targets.map(Target::new).collect::<Result<_, _>>()?,
+            format,
+        })
+    }
+
+    fn read(&self, tensors: &[Stored], by_name: &Tensors) -> Result<Vec<Named>, Error> {
+        match self.format {
+            Format::Plain => Ok(tensors
+                .iter()
+                .map(|tensor| (tensor.name.clone(), Expr::load(tensor)))
+                .collect()),
+            Format::Scaled { block } => blocks::read_with(tensors, by_name, block),
+            Format::Packed { bits } => unpack(tensors, by_name, &|weight, base| {
+                packed(weight, by_name, base, bits)
+            }),
+            Format::Nvfp4 => nvfp4::read(tensors, by_name),
+            Format::Mxfp4 => unpack(tensors, by_name, &|weight, base| {
+                mxfp4::pairs(weight, by_name.need(&format!("{base}_scale"))?)
+            }),
+        }
+    }
+}
+
+/// What a group is for.
+enum Target {
+    Module(String),
+    Pattern(Regex),
+    /// A class of modules: there are no others than linear ones among quantized weights.
+    Class,
+}
+
+/// How closely a target names a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Class,
+    Pattern,
+    Module,
+}
+
+impl Target {
+    fn new(target: &str) -> Result<Self, Error> {
+        let Some(pattern) = target.strip_prefix("re:") else {
+            return Ok(match target.contains('.') {
+                true => Self::Module(target.to_owned()),
+                false => Self::Class,
+            });
+        };
+        // As Python's `re.match`: from the start, to wherever it ends.
+        match Regex::new(&format!("^(?:{pattern})")) {
+            Ok(pattern) => Ok(Self::Pattern(pattern)),
+            Err(_) => Err(Error::config(
+                "quantization_config",
+                format!("has a group for `{target}`, which is no regular expression"),
+            )),
+        }
+    }
+
+    fn matches(&self, module: &str) -> Option<Rank> {
+        match self {
+            Self::Module(name) => (name == module).then_some(Rank::Module),
+            Self::Pattern(pattern) => pattern.is_match(module).then_some(Rank::Pattern),
+            Self::Class => Some(Rank::Class),
+        }
+    }
+}
+
+/// Plain tensors in their places, unpacked ones after them. `weight` unpacks the codes of the
+/// weight that is named.
+fn unpack(
+    tensors: &[Stored],
+    by_name: &Tensors,
+    weight: &dyn Fn(&Stored, &str) -> Result<Expr, Error>,
+) -> Result<Vec<Named>, Error> {
     const PARTS: [&str; 4] = ["_scale", "_shape", "_zero_point", "_g_idx"];
     let mut plain = Vec::new();
     let mut unpacked = Vec::new();
     for tensor in tensors {
         let name = &tensor.name;
         if let Some(base) = name.strip_suffix("_packed") {
-            unpacked.push((base.to_owned(), packed(tensor, by_name, base, bits)?));
+            unpacked.push((base.to_owned(), weight(tensor, base)?));
+            continue;
+        }
+        if is_of_run_time(name) {
             continue;
         }
         let owner = PARTS.iter().find_map(|part| name.strip_suffix(part));

@@ -46,6 +46,17 @@ impl<'a> Tensors<'a> {
 pub(crate) fn read(tensors: &[Stored], config: &Config) -> Result<Vec<Named>, Error> {
     let by_name = Tensors(tensors.iter().map(|t| (t.name.as_str(), t)).collect());
     let plain = || tensors.iter().map(|t| (t.name.clone(), Expr::load(t)));
+    let quantized = ["quantization_config", "quantization"];
+    let view = tensors.iter().find(|tensor| tensor.strides().is_some());
+    if let (Some(view), Some((field, _))) = (view, config.first(&quantized)) {
+        return Err(Error::tensor(
+            &view.name,
+            format!(
+                "is a view whose values do not lie in order, and config.json has `{field}`; save \
+                 the model again with contiguous tensors"
+            ),
+        ));
+    }
     let Some(scheme) = config.get("quantization_config") else {
         // MLX states its parameters under another name.
         return match config.get("quantization") {
@@ -67,10 +78,8 @@ pub(crate) fn read(tensors: &[Stored], config: &Config) -> Result<Vec<Named>, Er
         Some("gptq") => gptq::read(tensors, &by_name, scheme),
         Some("awq") => awq::read(tensors, &by_name, scheme),
         Some("compressed-tensors") => compressed::read(tensors, &by_name, scheme),
-        Some("modelopt") => match scheme.get("quant_algo").and_then(Json::as_str) {
-            Some("NVFP4") => nvfp4::read(tensors, &by_name),
-            _ => blocks::read(tensors, &by_name, scheme),
-        },
+        // Its algorithms differ by layer at times, and can be told by what is stored.
+        Some("modelopt") => nvfp4::read(tensors, &by_name),
         Some(method) => Err(Error::config(
             "quantization_config",
             format!(
@@ -86,6 +95,24 @@ pub(crate) fn read(tensors: &[Stored], config: &Config) -> Result<Vec<Named>, Er
             "does not name its `quant_method`",
         )),
     }
+}
+
+/// Whether a tensor is of use only to those who quantize activations or the cache as they run.
+fn is_of_run_time(name: &str) -> bool {
+    const SUFFIXES: [&str; 11] = [
+        ".activation_scale",
+        ".input_scale",
+        ".input_zero_point",
+        ".output_scale",
+        ".output_zero_point",
+        ".q_scale",
+        ".k_scale",
+        ".v_scale",
+        ".k_zero_point",
+        ".v_zero_point",
+        ".qscale_act",
+    ];
+    SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// All values of a small tensor (scales, indices) as f32.

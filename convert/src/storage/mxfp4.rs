@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use gristmill_gguf::{ReadError, TensorType};
 
+use super::matrix;
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
 use crate::expr::{Expr, Rows};
@@ -43,11 +44,25 @@ pub(super) fn words(codes: &Stored, scales: &Stored) -> Result<Expr, Error> {
     repacked(codes, scales, &shape)
 }
 
+/// The same of matrices whose codes are stored as bytes of two values.
+pub(super) fn pairs(codes: &Stored, scales: &Stored) -> Result<Expr, Error> {
+    let [rows, bytes] = matrix(codes)?;
+    if codes.dtype != Dtype::U8 {
+        return Err(Error::tensor(
+            &codes.name,
+            format!("is {}, expected U8", codes.dtype),
+        ));
+    }
+    repacked(codes, scales, &[rows, bytes / CODES as u64])
+}
+
 /// `shape` is that of the blocks, in PyTorch's order.
 fn repacked(blocks: &Stored, scales: &Stored, shape: &[u64]) -> Result<Expr, Error> {
     let count = shape.iter().product::<u64>();
-    let whole = blocks.bytes().len() as u64 == count.saturating_mul(CODES as u64);
-    if scales.dtype != Dtype::U8 || scales.shape != shape || !whole {
+    let whole = blocks.bytes().len() as u64 == count.saturating_mul(CODES as u64)
+        && blocks.strides().or(scales.strides()).is_none();
+    let exponents = matches!(scales.dtype, Dtype::U8 | Dtype::F8E8M0);
+    if !exponents || scales.shape != shape || !whole {
         return Err(Error::tensor(
             &scales.name,
             format!(

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use gristmill_gguf::{ReadError, TensorType};
 
+use super::blocks::{self, BLOCK};
 use super::{Named, Tensors, floats, matrix};
 use crate::Error;
 use crate::checkpoint::{Dtype, Stored};
@@ -48,50 +49,67 @@ const SPELLINGS: [Spelling; 2] = [
     },
 ];
 
-/// Packed weights first, each with its factors; then all other tensors.
+/// Packed weights first, each with its factors; then all other tensors, those of 8 bits among them
+/// with their scales.
 pub(super) fn read(tensors: &[Stored], by_name: &Tensors) -> Result<Vec<Named>, Error> {
-    const PARTS: [&str; 7] = [
+    const PARTS: [&str; 5] = [
         ".weight_scale",
         ".weight_scale_2",
         ".input_scale",
         ".weight_global_scale",
         ".input_global_scale",
-        ".k_scale",
-        ".v_scale",
     ];
+    let packed_as = |base: &str| {
+        by_name.get(&format!("{base}.weight_scale"))?;
+        SPELLINGS.iter().find_map(|spelling| {
+            let codes = by_name.get(&format!("{base}{}", spelling.codes))?;
+            (codes.dtype == Dtype::U8).then_some((spelling, codes))
+        })
+    };
     let mut packed = Vec::new();
     let mut others = Vec::new();
     for tensor in tensors {
-        let found = SPELLINGS.iter().find_map(|spelling| {
-            let base = tensor.name.strip_suffix(spelling.codes)?;
-            let scales = by_name.get(&format!("{base}.weight_scale"))?;
-            (tensor.dtype == Dtype::U8).then_some((spelling, base, scales))
-        });
-        if let Some((spelling, base, scales)) = found {
-            packed.push((format!("{base}.weight"), matrix_of(tensor, scales)?));
-            for (stored, suffix) in spelling.factors {
-                let Some(factor) = by_name.get(&format!("{base}.{stored}")) else {
-                    continue;
-                };
-                let mut values = floats(factor);
-                if spelling.divides {
-                    values.iter_mut().for_each(|value| *value = value.recip());
-                }
-                if values != [1.0] {
-                    let count = values.len() as u64;
-                    let factor = Expr::values(values, &[count])
-                        .map_err(|error| Error::tensor(&factor.name, error.to_string()))?;
-                    packed.push((format!("{base}.{suffix}"), factor));
-                }
-            }
+        let module = tensor
+            .name
+            .rsplit_once('.')
+            .map_or("", |(module, _)| module);
+        let Some((spelling, codes)) = packed_as(module) else {
+            others.push(tensor.clone());
             continue;
-        }
-        if !PARTS.iter().any(|part| tensor.name.ends_with(part)) {
-            others.push((tensor.name.clone(), Expr::load(tensor)));
+        };
+        if tensor.name == codes.name {
+            let scales = by_name.need(&format!("{module}.weight_scale"))?;
+            packed.push((format!("{module}.weight"), matrix_of(tensor, scales)?));
+            packed.extend(spelling.factors_of(module, by_name)?);
+        } else if !PARTS.iter().any(|part| tensor.name.ends_with(part)) {
+            others.push(tensor.clone());
         }
     }
-    packed.extend(others);
+    packed.extend(blocks::read_with(&others, by_name, BLOCK)?);
     Ok(packed)
+}
+
+impl Spelling {
+    /// The factors of a module's weight and input that change something.
+    fn factors_of(&self, module: &str, by_name: &Tensors) -> Result<Vec<Named>, Error> {
+        let mut found = Vec::new();
+        for (stored, suffix) in self.factors {
+            let Some(factor) = by_name.get(&format!("{module}.{stored}")) else {
+                continue;
+            };
+            let mut values = floats(factor);
+            if self.divides {
+                values.iter_mut().for_each(|value| *value = value.recip());
+            }
+            if values != [1.0] {
+                let count = values.len() as u64;
+                let factor = Expr::values(values, &[count])
+                    .map_err(|error| Error::tensor(&factor.name, error.to_string()))?;
+                found.push((format!("{module}.{suffix}"), factor));
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn matrix_of(codes: &Stored, scales: &Stored) -> Result<Expr, Error> {

@@ -1,6 +1,7 @@
 //! Chat templates: where they lie, and whether they parse.
 
 use gristmill_gguf::Value;
+use gristmill_gguf::schema::chat;
 use serde_json::Value as Json;
 
 use super::Error;
@@ -16,8 +17,7 @@ struct Template {
 
 const DEFAULT: &str = "default";
 
-/// The key of the default template.
-pub(super) const KEY: &str = "tokenizer.chat_template";
+pub(super) use chat::TEMPLATE as KEY;
 
 /// The chat templates of a checkpoint, in the order in which they are written. The configuration of
 /// the tokenizer goes before the files of templates; without it there is none at all.
@@ -142,14 +142,7 @@ fn problem(source: &str) -> Option<String> {
             .build()
             .ok()?,
     );
-    // Transformers' own block, which only marks a span for training.
-    let source = source
-        .replace("{% generation %}", "")
-        .replace("{% endgeneration %}", "")
-        .replace("{%- generation -%}", "")
-        .replace("{%- endgeneration -%}", "")
-        .replace("{%- generation %}", "")
-        .replace("{%- endgeneration %}", "");
+    let source = chat::without_training_marks(source);
     let error = environment.template_from_str(&source).err()?;
     let line = error
         .line()

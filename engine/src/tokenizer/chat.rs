@@ -1,6 +1,7 @@
 //! Chat templates: Jinja programs that turn messages into the text a model was trained on.
 
 use gristmill_gguf::Metadata;
+use gristmill_gguf::schema::chat;
 use minijinja::value::{Kwargs, Value as Jinja};
 use minijinja::{Environment, ErrorKind, context};
 
@@ -56,14 +57,15 @@ pub struct ChatTemplate {
 }
 
 const NAME: &str = "chat";
-const KEY: &str = "tokenizer.chat_template";
 
 /// The templates that a file holds.
 pub(super) fn stored(metadata: &Metadata) -> Vec<(Option<String>, String)> {
     metadata
         .iter()
         .filter_map(|(key, value)| {
-            let rest = std::str::from_utf8(key).ok()?.strip_prefix(KEY)?;
+            let rest = std::str::from_utf8(key)
+                .ok()?
+                .strip_prefix(chat::TEMPLATE)?;
             let source = value.as_str()?.to_owned();
             match rest.strip_prefix('.') {
                 Some(name) => Some((Some(name.to_owned()), source)),
@@ -118,7 +120,7 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |format: String| strftime(&format));
         environment.add_filter("tojson", to_json);
         environment
-            .add_template_owned(NAME, without_generation_marks(source))
+            .add_template_owned(NAME, chat::without_training_marks(source))
             .map_err(|error| parse_error(&error))?;
         Ok(Self {
             environment,
@@ -146,6 +148,9 @@ impl ChatTemplate {
                 template.render(context! {
                     messages,
                     add_generation_prompt,
+                    // Transformers defines these two in any case.
+                    tools => (),
+                    documents => (),
                     bos_token => &self.bos,
                     eos_token => &self.eos,
                 })
@@ -169,17 +174,6 @@ fn parse_error(error: &minijinja::Error) -> ChatError {
             .detail()
             .map_or_else(|| error.kind().to_string(), str::to_owned),
     }
-}
-
-/// The template without transformers' own block, which marks spans for training only.
-fn without_generation_marks(source: &str) -> String {
-    let mut out = source.to_owned();
-    for name in ["generation", "endgeneration"] {
-        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
-            out = out.replace(&format!("{open} {name} {close}"), "");
-        }
-    }
-    out
 }
 
 /// JSON as Python's `json.dumps(ensure_ascii=False)` writes it.

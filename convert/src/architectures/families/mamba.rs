@@ -123,9 +123,10 @@ fn unless_embedding(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>,
         .tensors
         .iter()
         .find(|t| t.name.ends_with("embeddings.weight") || t.name.ends_with("embedding.weight"));
-    let same = embedding
-        .zip(model.stored(name))
-        .is_some_and(|(a, b)| a.dtype == b.dtype && a.shape == b.shape && a.bytes() == b.bytes());
+    let same = embedding.zip(model.stored(name)).is_some_and(|(a, b)| {
+        (a.dtype, &a.shape, a.strides()) == (b.dtype, &b.shape, b.strides())
+            && a.bytes() == b.bytes()
+    });
     if same {
         return Ok(Vec::new());
     }

@@ -1,9 +1,15 @@
 //! Hyper-parameters: config.json with its many spellings.
 
+mod class_defaults;
+mod rope;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value as Json, json};
+
+use class_defaults::class_defaults;
+use rope::mirror_rope;
 
 use crate::Error;
 
@@ -315,54 +321,6 @@ impl Config {
     }
 }
 
-/// Model type, values, other names of fields: made from transformers' classes.
-const CLASS_DEFAULTS: &str = include_str!("class_defaults.tsv");
-
-/// What the configuration's class has for fields that the file leaves out; nothing for a field that
-/// the file has under another of its names.
-fn class_defaults(published: &Json, fields: &Map<String, Json>) -> Map<String, Json> {
-    let model_type = |config: &Json| config["model_type"].as_str().map(ToOwned::to_owned);
-    let mut types: Vec<String> = Vec::new();
-    if let Some(root) = model_type(published) {
-        types.push(root.clone());
-        for key in TEXT_CONFIGS {
-            if let Some(text) = published.get(key).filter(|text| text.is_object()) {
-                types.push(model_type(text).unwrap_or_else(|| format!("{root}/{key}")));
-            }
-        }
-    }
-    let mut defaults = Map::new();
-    let alone = types.len() == 1;
-    for name in types {
-        let row = CLASS_DEFAULTS.lines().find_map(|line| {
-            let (own, rest) = line.split_once('\t')?;
-            let (values, aliases) = rest.split_once('\t')?;
-            (own == name).then_some((values, aliases))
-        });
-        let Some((values, aliases)) = row else {
-            continue;
-        };
-        // The table is part of the program, and a test reads all of it.
-        let values: Map<String, Json> = serde_json::from_str(values).unwrap_or_default();
-        let aliases: Map<String, Json> = serde_json::from_str(aliases).unwrap_or_default();
-        defaults.extend(values);
-        for (alias, field) in aliases {
-            if fields.contains_key(&alias)
-                && let Some(field) = field.as_str()
-            {
-                defaults.remove(field);
-            }
-        }
-    }
-    if alone {
-        // A model that does not say how deep it is is damaged; only a part of one may leave it out.
-        for field in LAYERS {
-            defaults.remove(field);
-        }
-    }
-    defaults
-}
-
 /// An integer; a float without a fraction counts.
 pub(crate) fn as_u32(value: &Json) -> Option<u32> {
     match value.as_u64() {
@@ -399,81 +357,9 @@ fn missing(fields: &[&str]) -> Error {
     Error::config(fields.first().copied().unwrap_or_default(), reason)
 }
 
-/// Brings the rotary parameters into one place, `rope_parameters`, whatever spelling the file has.
-fn mirror_rope(fields: &mut Map<String, Json>) {
-    let stated = |fields: &Map<String, Json>, names: &[&str]| {
-        names
-            .iter()
-            .find_map(|&name| fields.get(name).filter(|value| !value.is_null()).cloned())
-    };
-    let mut rope = match stated(fields, &["rope_parameters", "rope_scaling"]) {
-        Some(Json::Object(rope)) => rope,
-        _ => Map::new(),
-    };
-    // Parameters by layer type: those of full attention are the model's.
-    if let Some(Json::Object(full)) = rope.get("full_attention").cloned() {
-        let local = rope.remove("sliding_attention");
-        rope = full;
-        if let Some(local) = local {
-            rope.insert("sliding_attention".into(), local);
-        }
-    }
-    let mirror = |into: &mut Map<String, Json>, key: &str, names: &[&str]| {
-        if into.get(key).is_none_or(Json::is_null)
-            && let Some(value) = stated(fields, names)
-        {
-            into.insert(key.into(), value);
-        }
-    };
-    mirror(
-        &mut rope,
-        "rope_theta",
-        &[
-            "global_rope_theta",
-            "rope_global_theta",
-            "rope_theta_global",
-            "rope_theta",
-            "rotary_emb_base",
-        ],
-    );
-    let mut local = match rope.remove("sliding_attention") {
-        Some(Json::Object(local)) => local,
-        _ => Map::new(),
-    };
-    mirror(
-        &mut local,
-        "rope_theta",
-        &[
-            "local_rope_theta",
-            "rope_local_theta",
-            "rope_theta_local",
-            "swa_rope_theta",
-            "rope_local_base_freq",
-        ],
-    );
-    if !local.is_empty() {
-        rope.insert("sliding_attention".into(), Json::Object(local));
-    }
-    if !rope.contains_key("rope_type")
-        && let Some(kind) = rope.get("type").cloned()
-    {
-        rope.insert("rope_type".into(), kind);
-    }
-    mirror(
-        &mut rope,
-        "partial_rotary_factor",
-        &["partial_rotary_factor", "rope_pct", "rope_percent"],
-    );
-    mirror(
-        &mut rope,
-        "original_max_position_embeddings",
-        &["original_max_position_embeddings"],
-    );
-    fields.insert("rope_parameters".into(), Json::Object(rope));
-}
-
 #[cfg(test)]
 mod tests {
+    use super::class_defaults::CLASS_DEFAULTS;
     use super::*;
 
     #[test]

@@ -3,7 +3,11 @@
 //! An id is a row of words between hyphens. Each word is read by a small grammar into a
 //! [`Word`]; which part of the id it belongs to follows from its kind and its place.
 
+mod grammar;
+
 use std::borrow::Cow;
+
+use grammar::Cursor;
 
 /// How many parameters the model has, which tells a size from a context length.
 #[derive(Debug, Clone, Copy)]
@@ -201,162 +205,6 @@ fn base_length(words: &[Word<'_>]) -> usize {
     let versions = words.iter().rev();
     let versions = versions.take_while(|word| matches!(word, Word::Version(_)));
     length - versions.count()
-}
-
-/// A size in numbers: `7B`, `8x7B`, `A3B`, `1_6b`, `7b1`.
-#[derive(Debug, PartialEq, Eq)]
-struct Size<'a> {
-    of: Of<'a>,
-    whole: &'a str,
-    fraction: Option<&'a str>,
-    unit: Unit,
-}
-
-/// What a size counts.
-#[derive(Debug, PartialEq, Eq)]
-enum Of<'a> {
-    All,
-    /// The parameters that a token meets.
-    Active,
-    /// Those of one of so many experts.
-    Experts(&'a str),
-}
-
-/// A power of a thousand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    K,
-    M,
-    B,
-    T,
-}
-
-impl Unit {
-    const ALL: [(Self, u8, f64); 4] = [
-        (Self::K, b'K', 1e3),
-        (Self::M, b'M', 1e6),
-        (Self::B, b'B', 1e9),
-        (Self::T, b'T', 1e12),
-    ];
-}
-
-impl Size<'_> {
-    fn label(&self) -> String {
-        let of = match self.of {
-            Of::All => String::new(),
-            Of::Active => "A".into(),
-            Of::Experts(count) => format!("{count}x"),
-        };
-        let number = self.number();
-        format!("{of}{number}{:?}", self.unit)
-    }
-
-    fn number(&self) -> String {
-        match self.fraction {
-            Some(fraction) => format!("{}.{fraction}", self.whole),
-            None => self.whole.to_owned(),
-        }
-    }
-
-    /// The model's parameters, if it is those that are stated.
-    fn total(&self) -> Option<f64> {
-        let (.., scale) = Unit::ALL
-            .into_iter()
-            .find(|(unit, ..)| *unit == self.unit)?;
-        let number: f64 = self.number().parse().ok()?;
-        (self.of == Of::All).then_some(number * scale)
-    }
-}
-
-/// What is left of a word. Letters match in either case.
-#[derive(Debug, Clone, Copy)]
-struct Cursor<'a>(&'a str);
-
-impl<'a> Cursor<'a> {
-    /// Goes past a text if it is next.
-    fn skip(&mut self, text: &str) -> Option<()> {
-        let (head, rest) = self.0.split_at_checked(text.len())?;
-        head.eq_ignore_ascii_case(text).then(|| self.0 = rest)
-    }
-
-    /// One or more bytes of a kind.
-    fn run(&mut self, of: impl Fn(&u8) -> bool) -> Option<&'a str> {
-        let length = self.0.bytes().take_while(of).count();
-        let (run, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        (length > 0).then_some(run)
-    }
-
-    fn digits(&mut self) -> Option<&'a str> {
-        self.run(u8::is_ascii_digit)
-    }
-
-    fn end(self) -> Option<()> {
-        self.0.is_empty().then_some(())
-    }
-
-    /// `v0.1`, `2.5`, `iter3`.
-    fn version(mut self) -> Option<()> {
-        let _ = self.skip("iter").or_else(|| self.skip("v"));
-        self.digits()?;
-        while self.skip(".").is_some() {
-            self.digits()?;
-        }
-        self.end()
-    }
-
-    /// `Q4_K_M`, `IQ2_XS`, `bf16`, `fp32`.
-    fn encoding(mut self) -> Option<()> {
-        let mut float = self;
-        if self.skip("iq").or_else(|| self.skip("q")).is_some() {
-            self.digits()?;
-            while self.skip("_").is_some() {
-                self.run(u8::is_ascii_alphanumeric)?;
-            }
-            return self.end();
-        }
-        let _ = float.skip("b");
-        float.skip("f")?;
-        let _ = float.skip("p");
-        float.skip("16").or_else(|| float.skip("32"))?;
-        float.end()
-    }
-
-    fn size(mut self) -> Option<Size<'a>> {
-        let mut experts = self;
-        let of = if self.skip("a").is_some() {
-            Of::Active
-        } else if let Some(count) = experts.digits()
-            && experts.skip("x").is_some()
-        {
-            self = experts;
-            Of::Experts(count)
-        } else {
-            Of::All
-        };
-        let whole = self.digits()?;
-        let mut fraction = None;
-        if self.skip(".").or_else(|| self.skip("_")).is_some() {
-            fraction = Some(self.digits()?);
-        }
-        let letter = self.0.bytes().next()?.to_ascii_uppercase();
-        let (unit, ..) = Unit::ALL.into_iter().find(|(_, name, _)| *name == letter)?;
-        self.0 = &self.0[1..];
-        // `7b1` is 7.1B.
-        if fraction.is_none() {
-            fraction = self.digits();
-            if fraction.is_some_and(|digits| digits.len() > 1) {
-                return None;
-            }
-        }
-        self.end()?;
-        Some(Size {
-            of,
-            whole,
-            fraction,
-            unit,
-        })
-    }
 }
 
 /// An id as a title: spaces for hyphens, words in lower case get a capital, but for numbers and
