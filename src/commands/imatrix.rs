@@ -87,21 +87,18 @@ impl Format {
 }
 
 impl Collect {
-    /// Where an interrupted run keeps what it has: beside the output, under a hidden name.
+    /// Where an interrupted run keeps what it has.
     fn state(&self, model: &Model, chunks: &Chunks, context: &Context) -> Result<State, Report> {
         let source =
             digest_source(model.file()).map_err(|error| Report::input(error.to_string()))?;
-        let name = self.output.file_name().unwrap_or_default();
-        Ok(State {
-            path: (self.output).with_file_name(format!(".{}.state", name.to_string_lossy())),
-            identity: format!(
-                "{} {source} {} {} {}",
-                env!("CARGO_PKG_VERSION"),
-                crate::files::sha256(&self.text, context)?,
-                chunks.context(),
-                chunks.count(),
-            ),
-        })
+        let identity = format!(
+            "{} {source} {} {} {}",
+            env!("CARGO_PKG_VERSION"),
+            crate::files::sha256(&self.text, context)?,
+            chunks.context(),
+            chunks.count(),
+        );
+        Ok(State::beside(&self.output, identity))
     }
 }
 

@@ -11,6 +11,7 @@ use gristmill_engine::Model;
 use gristmill_gguf::check::{self, Level, Severity};
 use gristmill_gguf::{File, Metadata, Source};
 use gristmill_perplexity::evaluate::Reference;
+use gristmill_perplexity::importance::State;
 use gristmill_perplexity::protocol::Chunks;
 use gristmill_perplexity::report::{self, Base, PerplexityReport, Text, Variant};
 use gristmill_perplexity::speed::{self, Workload};
@@ -246,6 +247,10 @@ impl Release<'_> {
             files::sha256(text, context)?,
             self.texts.context.to_string(),
         ];
+        // What an interrupted collection is known again by.
+        let version = env!("CARGO_PKG_VERSION");
+        let identity = format!("{version} {} {}", base.sha256, settings.join(" "));
+        let state = State::beside(&path, identity);
         let provenance = provenance(&base.sha256, "imatrix", None, None, settings);
         if let Some(sha256) = ledger.finished(&path, &provenance, context)? {
             context.note(&format!("{} is there already", path.display()));
@@ -257,10 +262,11 @@ impl Release<'_> {
         let options = gristmill_engine::SessionOptions::default();
         let matrix = ChunkProgress::new("importance", &chunks, context)
             .observe(|observer| {
-                importance::collect(model, &options, &chunks, &dataset, None, observer)
+                importance::collect(model, &options, &chunks, &dataset, Some(&state), observer)
             })
             .map_err(|error| measure::failed(&base.path, error))?;
         matrix.write(&path, true)?;
+        state.remove();
         let sha256 = ledger.record(&path, provenance, context)?;
         context.note(&format!("wrote {}", path.display()));
         Matrix::read(&path, sha256).map(Some)

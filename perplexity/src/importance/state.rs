@@ -1,7 +1,7 @@
 //! An unfinished collection on disk.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gristmill_engine::imatrix::{Collector, Sums};
@@ -25,6 +25,15 @@ pub struct State {
 }
 
 impl State {
+    /// Beside the file that the matrix will be, under a hidden name.
+    pub fn beside(output: &Path, identity: String) -> Self {
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        Self {
+            path: output.with_file_name(format!(".{name}.state")),
+            identity,
+        }
+    }
+
     /// The chunks that are done and what was collected from them; `None` if there is no file, or one
     /// of another collection, or a damaged one.
     pub(super) fn load(&self) -> Option<(usize, Collector)> {

@@ -2,6 +2,7 @@
 //! its squared activations over a calibration text.
 
 mod check;
+mod estimate;
 mod gguf;
 mod legacy;
 mod statistics;
@@ -14,6 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 pub(crate) use check::matrices;
 pub use check::{Check, Misfit, SparseExperts};
+pub(crate) use estimate::estimate;
 pub use statistics::{EntryStatistics, LayerStatistics, Statistics};
 
 use crate::types::Effort;

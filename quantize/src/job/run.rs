@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use bstr::BString;
 use gristmill_gguf::{WriteOptions, Writer, os};
@@ -70,7 +73,7 @@ impl PlannedJob<'_> {
             .iter()
             .map(|output| self.writer(output))
             .collect::<Result<Vec<_>, _>>()?;
-        match self.write(&writers, control) {
+        match self.write_and_flush(&writers, control) {
             Ok(mut report) => {
                 for writer in writers {
                     report.files.push(writer.finish()?);
@@ -83,6 +86,26 @@ impl PlannedJob<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Writes, and meanwhile has the system put on the disk what is written: the end need not wait for
+    /// all of it.
+    fn write_and_flush(
+        &self,
+        writers: &[Writer],
+        control: &Control<'_>,
+    ) -> Result<Report, JobError> {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let flusher = scope.spawn(|| flush(writers, &done));
+            let written = self.write(writers, control);
+            done.store(true, Ordering::Release);
+            flusher.thread().unpark();
+            let flushed = flusher.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let report = written?;
+            flushed?;
+            Ok(report)
+        })
     }
 
     fn writer(&self, output: &PlannedOutput) -> Result<Writer, JobError> {
@@ -254,6 +277,8 @@ impl PlannedJob<'_> {
                     digest: &digests[tensor],
                     lanes,
                     entry: entry.map(|entry| (entry, entry.pooled())),
+                    source: self.source,
+                    estimate: OnceLock::new(),
                 }
             })
             .collect()
@@ -348,6 +373,20 @@ impl PlannedJob<'_> {
         }
         (control.progress)(read);
         Ok(())
+    }
+}
+
+/// Notes again and again which tensors are completed, and flushes them, until all is done.
+fn flush(writers: &[Writer], done: &AtomicBool) -> Result<(), gristmill_gguf::Error> {
+    const PAUSE: Duration = Duration::from_millis(300);
+    loop {
+        thread::park_timeout(PAUSE);
+        if done.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        for writer in writers {
+            writer.checkpoint()?;
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! What is done with the rows of one tensor.
 
-use std::ops::Range;
+use std::borrow::Cow;
+use std::sync::OnceLock;
 
-use gristmill_gguf::{TensorInfo, TensorType};
+use gristmill_gguf::{Source, TensorInfo, TensorType};
 
 use super::JobError;
 use super::chunks::TensorDigest;
-use crate::importance::{Entry, Pooled, matrices};
+use crate::importance::{Entry, Pooled, estimate, matrices};
 use crate::types::{self, Effort, ImportanceUse};
 
 /// How rows are encoded: outputs that agree share the work.
@@ -17,7 +18,7 @@ pub(super) enum Coding {
     Encode {
         ty: TensorType,
         effort: Effort,
-        /// With importance, if there is an entry.
+        /// With importance, if there is any.
         weighted: bool,
         /// Whether values that the type cannot hold become infinite rather than an error.
         overflow: bool,
@@ -43,7 +44,12 @@ pub(super) struct Work<'a> {
     pub(super) info: &'a TensorInfo,
     pub(super) digest: &'a TensorDigest,
     pub(super) lanes: Vec<Lane>,
+    /// The importance measured.
     pub(super) entry: Option<(&'a Entry, Pooled)>,
+    /// Where `info` comes from.
+    pub(super) source: &'a dyn Source,
+    /// The importance estimated, once it is asked for.
+    pub(super) estimate: OnceLock<Option<Vec<f32>>>,
 }
 
 /// Buffers of a thread.
@@ -111,7 +117,7 @@ impl Work<'_> {
         }
     }
 
-    /// Encodes the decoded rows, which begin with row `first`; matrix by matrix where each has
+    /// Encodes the decoded rows, which begin with row `first`; matrix by matrix, since each may have
     /// importance of its own.
     pub(super) fn encode(
         &self,
@@ -125,33 +131,60 @@ impl Work<'_> {
         let row = self.info.row_len() as usize;
         let layout = ty.layout();
         bytes.resize(values.len() / layout.values * layout.bytes, 0);
-        let mut encode = |range: Range<usize>, importance: Option<&[f32]>| {
-            let start = range.start / layout.values * layout.bytes;
-            let end = range.end / layout.values * layout.bytes;
-            let (values, bytes) = (&values[range], &mut bytes[start..end]);
-            types::encode(ty, effort, values, row, importance, bytes)
-                .map_err(|error| self.codec(error))
-        };
-        let all = 0..values.len();
-        let Some((entry, pooled)) = self.entry.as_ref().filter(|_| weighted) else {
-            // Types that cannot do without get equal weights: the planner lets that happen only
-            // where the reference has no importance either (token embeddings).
-            let required = types::importance_use(ty) == Ok(ImportanceUse::Required);
-            let equal = required.then(|| vec![1.0; row]);
-            return encode(all, equal.as_deref());
-        };
         let matrices = matrices(self.info) as usize;
         let rows_per_matrix = (self.info.rows() as usize / matrices.max(1)).max(1);
         let mut at = 0;
-        while at < all.end {
+        while at < values.len() {
             let absolute = first as usize + at / row;
             let matrix = absolute / rows_per_matrix;
             let left_in_matrix = rows_per_matrix - absolute % rows_per_matrix;
-            let end = all.end.min(at + left_in_matrix * row);
-            let weights = entry.weights(matrix, matrices, effort, pooled);
-            encode(at..end, Some(&weights))?;
+            let end = values.len().min(at + left_in_matrix * row);
+            let weights = match weighted {
+                true => self.weights(matrix, matrices, effort)?,
+                false => None,
+            };
+            // Types that cannot do without get equal weights: the planner lets that happen only
+            // where the reference has no importance either (token embeddings).
+            let required = types::importance_use(ty) == Ok(ImportanceUse::Required);
+            let weights = weights.or_else(|| required.then(|| vec![1.0; row].into()));
+            let place = |at: usize| at / layout.values * layout.bytes;
+            let (values, bytes) = (&values[at..end], &mut bytes[place(at)..place(end)]);
+            types::encode(ty, effort, values, row, weights.as_deref(), bytes)
+                .map_err(|error| self.codec(error))?;
             at = end;
         }
         Ok(())
+    }
+
+    /// Weights for the columns of matrix `at` of `matrices`: as measured, or at effort `best` as
+    /// estimated where nothing was measured.
+    fn weights(
+        &self,
+        at: usize,
+        matrices: usize,
+        effort: Effort,
+    ) -> Result<Option<Cow<'_, [f32]>>, JobError> {
+        if let Some((entry, pooled)) = &self.entry {
+            let weights = entry.weights(at, matrices, effort, pooled);
+            return Ok(Some(weights.into()));
+        }
+        if effort == Effort::Reference {
+            return Ok(None);
+        }
+        let estimate = match self.estimate.get() {
+            Some(estimate) => estimate,
+            None => {
+                let estimate =
+                    estimate(self.source, self.info).map_err(|error| JobError::Source {
+                        tensor: self.info.name.clone(),
+                        error,
+                    })?;
+                self.estimate.get_or_init(|| estimate)
+            }
+        };
+        let row = self.info.row_len() as usize;
+        // One vector may be for all matrices.
+        let of = |all: &'_ Vec<f32>| at * row % all.len();
+        Ok(estimate.as_ref().map(|all| all[of(all)..][..row].into()))
     }
 }

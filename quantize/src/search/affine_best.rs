@@ -1,8 +1,7 @@
 //! Searches of effort `best` for types with a scale and a minimum.
 
-use std::array::from_fn;
-
-use crate::simd::{Float, LANES, Simd};
+use super::multiples::{largest, sum};
+use crate::simd::{Float, Simd};
 
 /// Values with their weights, a group a lane, and the highest level.
 #[derive(Clone, Copy)]
@@ -13,6 +12,7 @@ pub(crate) struct AffineGroup<'a, F, const N: usize> {
 }
 
 /// Weighted sums over the levels `l` that a scale and a minimum give.
+#[derive(Clone, Copy)]
 struct Sums<F> {
     l: F,
     ll: F,
@@ -82,7 +82,7 @@ impl<F: Float, const N: usize> AffineGroup<'_, F, N> {
             } else {
                 (simd.splat(1.0) / scale, min)
             };
-            let (this_scale, this_min, explained) = range.fit(simd, self, inverse, start);
+            let (this_scale, this_min, explained) = range.fit(&self.sums(simd, inverse, start));
             let better = explained.gt(best) & this_scale.gt(simd.splat(0.0));
             best = explained.select(better, best);
             scale = this_scale.select(better, scale);
@@ -139,18 +139,10 @@ impl<F: Float> Range<F> {
         (simd.splat(top as f32 / width) / self.width, start)
     }
 
-    /// The least-squares scale and minimum for the levels of a start, and what they explain of
-    /// `Σwx²`.
+    /// The least-squares scale and minimum for levels with these sums, and what they explain of `Σwx²`.
     #[inline(always)]
-    fn fit<S: Simd<F = F>, const N: usize>(
-        &self,
-        simd: S,
-        group: &AffineGroup<'_, F, N>,
-        inverse: F,
-        start: F,
-    ) -> (F, F, F) {
+    fn fit(&self, sums: &Sums<F>) -> (F, F, F) {
         let (sum_w, sum_x) = (self.sum_w, self.sum_x);
-        let sums = group.sums(simd, inverse, start);
         let determinant = sum_w * sums.ll - sums.l * sums.l;
         let scale = (sum_w * sums.xl - sum_x * sums.l) / determinant;
         let min = (sums.ll * sum_x - sums.l * sums.xl) / determinant;
@@ -178,7 +170,7 @@ pub(crate) fn best_affine<S: Simd, const N: usize>(
     let mut least = group.error(simd, scale, min);
     for _ in 0..2 {
         let inverse = simd.splat(1.0) / scale;
-        let (this_scale, this_min, _) = range.fit(simd, &group, inverse, min);
+        let (this_scale, this_min, _) = range.fit(&group.sums(simd, inverse, min));
         let (this_scale, this_min) = (this_scale.round_to_f16(), this_min.round_to_f16());
         let error = group.error(simd, this_scale, this_min);
         let better = error.lt(least);
@@ -210,6 +202,13 @@ pub(crate) struct AffineFit<F> {
 }
 
 impl<F: Float> AffineFit<F> {
+    /// With the error of whole super-blocks instead of the lanes'.
+    #[inline(always)]
+    fn together<S: Simd<F = F>, const SUBS: usize>(self, simd: S) -> Self {
+        let error = sum::<S, SUBS>(simd, self.error);
+        Self { error, ..self }
+    }
+
     /// The lanes of `other` where its error is less.
     #[inline(always)]
     fn keep_better(&mut self, other: Self) {
@@ -222,18 +221,54 @@ impl<F: Float> AffineFit<F> {
     }
 }
 
+/// Levels that some scale and minimum gave, by their weighted sums, and the real scale that fits them.
+#[derive(Clone, Copy)]
+struct Candidate<F> {
+    sums: Sums<F>,
+    scale: F,
+}
+
 impl<F: Float, const N: usize, const SUBS: usize> AffineSuperBlocks<'_, F, N, SUBS> {
     /// Searches the two f16 and the integers.
+    ///
+    /// For given levels the error is a quadratic form of scale and minimum, known from a few sums. So the
+    /// levels are found once for many starts, and scales and minima are compared by the sums alone.
     #[inline(always)]
     pub(crate) fn search<S: Simd<F = F>>(&self, simd: S) -> AffineFit<F> {
+        /// Most shares of the range that starts move either end by.
+        const TRIES: usize = 9;
+        /// To find the two f16, one candidate of so many is looked at.
+        const COARSE: usize = 4;
+        // Four levels come out the same for many starts, and need no second look.
+        let (tries, part, rounds) = match self.group.top {
+            ..4 => (7, TRIES * TRIES, 1),
+            _ => (TRIES, TRIES, 2),
+        };
         let zero = simd.splat(0.0);
-        let (scale, min) = self.group.real(simd, 0.0);
-        let min = zero - min;
+        let range = Range::new(simd, &self.group, 0.0);
+        let mut candidates = [Candidate {
+            sums: Sums {
+                l: zero,
+                ll: zero,
+                xl: zero,
+            },
+            scale: zero,
+        }; TRIES * TRIES];
+        let candidates = &mut candidates[..tries * tries];
+        let (mut most, mut scale, mut min) = (zero, zero, zero);
+        for (i, candidate) in candidates.iter_mut().enumerate() {
+            let (inverse, start) = range.start(simd, self.group.top, i, tries);
+            candidate.sums = self.group.sums(simd, inverse, start);
+            let (this_scale, this_min, explained) = range.fit(&candidate.sums);
+            candidate.scale = this_scale;
+            let better = explained.gt(most) & this_scale.gt(zero);
+            most = explained.select(better, most);
+            scale = this_scale.select(better, scale);
+            min = (zero - this_min).select(better, min);
+        }
         let top = self.scale_top as f32;
-        let (largest_scale, largest_min) = (
-            largest::<S, SUBS>(simd, scale),
-            largest::<S, SUBS>(simd, min),
-        );
+        let largest_scale = largest::<S, SUBS>(simd, scale);
+        let largest_min = largest::<S, SUBS>(simd, min);
         let mut best = AffineFit {
             d: zero,
             dmin: zero,
@@ -243,35 +278,84 @@ impl<F: Float, const N: usize, const SUBS: usize> AffineSuperBlocks<'_, F, N, SU
         };
         for i in 0..6 {
             // The largest integer is the highest, or a little less.
-            let largest = simd.splat(top - 0.5 * i as f32);
-            let (d, dmin) = (largest_scale / largest, largest_min / largest);
+            let highest = simd.splat(top - 0.5 * i as f32);
+            let (d, dmin) = (largest_scale / highest, largest_min / highest);
             let (d, dmin) = (d.round_to_f16(), dmin.round_to_f16());
-            let fit = self.integers(simd, d, dmin, scale, min);
-            best.keep_better(fit);
+            let some = candidates.iter().step_by(COARSE);
+            let fit = self.choose(simd, &range, some, d, dmin);
+            best.keep_better(fit.together::<S, SUBS>(simd));
         }
-        let (d, dmin) = self.refit(simd, &best);
-        best.keep_better(self.wide(simd, d, dmin));
         for _ in 0..2 {
-            let (d, dmin) = self.refit(simd, &best);
-            let (scale, min) = (best.d * best.scales, best.dmin * best.minima);
-            let fit = self.integers(simd, d, dmin, scale, min);
-            best.keep_better(fit);
+            let (d, dmin) = self.refit(simd, &range, &best);
+            let mut parts = candidates.chunks(part);
+            let mut fit = self.choose(simd, &range, parts.next().unwrap_or(&[]), d, dmin);
+            for part in parts {
+                fit.keep_better(self.choose(simd, &range, part, d, dmin));
+            }
+            best.keep_better(fit.together::<S, SUBS>(simd));
+        }
+        for _ in 0..rounds {
+            let (d, dmin) = self.refit(simd, &range, &best);
+            best.keep_better(self.near(simd, d, dmin, &best));
         }
         best
     }
 
-    /// The integers of least error near those that give `scale` and `min`.
+    /// The integers of least error for the levels of some candidates, and the error that they leave in each
+    /// lane with the nearest levels.
     #[inline(always)]
-    fn integers<S: Simd<F = F>>(&self, simd: S, d: F, dmin: F, scale: F, min: F) -> AffineFit<F> {
+    fn choose<'c, S: Simd<F = F>>(
+        &self,
+        simd: S,
+        range: &Range<F>,
+        candidates: impl IntoIterator<Item = &'c Candidate<F>>,
+        d: F,
+        dmin: F,
+    ) -> AffineFit<F>
+    where
+        F: 'c,
+    {
         let zero = simd.splat(0.0);
         let top = simd.splat(self.scale_top as f32);
-        let center_s = (scale / d).round_ties_even();
-        let center_m = (min / dmin).round_ties_even();
+        let Range { sum_w, sum_x, .. } = *range;
+        let to_scale = simd.splat(1.0) / d;
+        let to_min = simd.splat(-1.0) / (dmin * sum_w);
+        let mut most = simd.splat(f32::NEG_INFINITY);
+        let (mut scales, mut minima) = (zero, zero);
+        for Candidate { sums, scale } in candidates {
+            let s = (*scale * to_scale).max(zero).min(top).round_ties_even();
+            let scale = d * s;
+            // What the scale leaves, the minimum makes up for.
+            let rest = sum_x - scale * sums.l;
+            let m = (rest * to_min).max(zero).min(top).round_ties_even();
+            let min = dmin * m;
+            let explained =
+                scale * (sums.xl + sums.xl - scale * sums.ll) - min * (rest + rest + min * sum_w);
+            let better = explained.gt(most);
+            most = explained.select(better, most);
+            scales = s.select(better, scales);
+            minima = m.select(better, minima);
+        }
+        let error = self.group.error(simd, d * scales, zero - dmin * minima);
+        AffineFit {
+            d,
+            dmin,
+            scales,
+            minima,
+            error,
+        }
+    }
+
+    /// The integers of least error near those of a fit.
+    #[inline(always)]
+    fn near<S: Simd<F = F>>(&self, simd: S, d: F, dmin: F, fit: &AffineFit<F>) -> AffineFit<F> {
+        let zero = simd.splat(0.0);
+        let top = simd.splat(self.scale_top as f32);
         let mut least = simd.splat(f32::INFINITY);
         let (mut scales, mut minima) = (zero, zero);
         for i in 0..9 {
-            let s = center_s + simd.splat((i / 3 - 1) as f32);
-            let m = center_m + simd.splat((i % 3 - 1) as f32);
+            let s = fit.scales + simd.splat((i / 3 - 1) as f32);
+            let m = fit.minima + simd.splat((i % 3 - 1) as f32);
             let (s, m) = (s.max(zero).min(top), m.max(zero).min(top));
             let error = self.group.error(simd, d * s, zero - dmin * m);
             let better = error.lt(least);
@@ -279,89 +363,32 @@ impl<F: Float, const N: usize, const SUBS: usize> AffineSuperBlocks<'_, F, N, SU
             scales = s.select(better, scales);
             minima = m.select(better, minima);
         }
-        let error = sum::<S, SUBS>(simd, least);
-        AffineFit {
+        let fit = AffineFit {
             d,
             dmin,
             scales,
             minima,
-            error,
-        }
-    }
-
-    /// The integers of least error among those nearest to the fits of many starts.
-    #[inline(always)]
-    fn wide<S: Simd<F = F>>(&self, simd: S, d: F, dmin: F) -> AffineFit<F> {
-        const TRIES: usize = 10;
-        let zero = simd.splat(0.0);
-        let top = simd.splat(self.scale_top as f32);
-        let range = Range::new(simd, &self.group, 0.0);
-        let (to_scale, to_min) = (simd.splat(1.0) / d, simd.splat(-1.0) / dmin);
-        let mut least = simd.splat(f32::INFINITY);
-        let (mut scales, mut minima) = (zero, zero);
-        for i in 0..TRIES * TRIES {
-            let (inverse, start) = range.start(simd, self.group.top, i, TRIES);
-            let (scale, min, _) = range.fit(simd, &self.group, inverse, start);
-            let s = (scale * to_scale).round_ties_even().max(zero).min(top);
-            let m = (min * to_min).round_ties_even().max(zero).min(top);
-            let error = self.group.error(simd, d * s, zero - dmin * m);
-            let better = error.lt(least);
-            least = error.select(better, least);
-            scales = s.select(better, scales);
-            minima = m.select(better, minima);
-        }
-        let error = sum::<S, SUBS>(simd, least);
-        AffineFit {
-            d,
-            dmin,
-            scales,
-            minima,
-            error,
-        }
+            error: least,
+        };
+        fit.together::<S, SUBS>(simd)
     }
 
     /// The least-squares `d` and `dmin` for the integers and levels of a fit.
     #[inline(always)]
-    fn refit<S: Simd<F = F>>(&self, simd: S, fit: &AffineFit<F>) -> (F, F) {
+    fn refit<S: Simd<F = F>>(&self, simd: S, range: &Range<F>, fit: &AffineFit<F>) -> (F, F) {
         let zero = simd.splat(0.0);
         let (s, m) = (fit.scales, fit.minima);
         let inverse = simd.splat(1.0) / (fit.d * s);
         let sums = self.group.sums(simd, inverse, zero - fit.dmin * m);
-        let (mut sum_w, mut sum_x) = (zero, zero);
-        for (&x, &w) in self.group.x.iter().zip(self.group.w) {
-            sum_w = sum_w + w;
-            sum_x = sum_x + w * x;
-        }
         let ss = sum::<S, SUBS>(simd, s * s * sums.ll);
         let sm = sum::<S, SUBS>(simd, s * m * sums.l);
-        let mm = sum::<S, SUBS>(simd, m * m * sum_w);
+        let mm = sum::<S, SUBS>(simd, m * m * range.sum_w);
         let sx = sum::<S, SUBS>(simd, s * sums.xl);
-        let mx = sum::<S, SUBS>(simd, m * sum_x);
+        let mx = sum::<S, SUBS>(simd, m * range.sum_x);
         let determinant = ss * mm - sm * sm;
         let solvable = determinant.gt(simd.splat(1e-6) * ss * mm);
         let d = ((sx * mm - sm * mx) / determinant).select(solvable, sx / ss);
         let dmin = ((sx * sm - ss * mx) / determinant).select(solvable, fit.dmin);
         (d.round_to_f16(), dmin.round_to_f16())
     }
-}
-
-/// Sums over the lanes of each super-block, in all of its lanes.
-#[inline(always)]
-fn sum<S: Simd, const SUBS: usize>(simd: S, values: S::F) -> S::F {
-    let values = values.to_array();
-    simd.load(&from_fn(|lane| {
-        values[lane / SUBS * SUBS..][..SUBS].iter().sum()
-    }))
-}
-
-/// Largest of the lanes of each super-block, in all of its lanes.
-#[inline(always)]
-fn largest<S: Simd, const SUBS: usize>(simd: S, values: S::F) -> S::F {
-    let values: [f32; LANES] = values.to_array();
-    simd.load(&from_fn(|lane| {
-        values[lane / SUBS * SUBS..][..SUBS]
-            .iter()
-            .copied()
-            .fold(0.0, f32::max)
-    }))
 }

@@ -1,6 +1,6 @@
 //! ggml's search of a sub-block's scale and codebook points, sixteen sub-blocks in lanes.
 
-use super::neighbours::{Choose, digit_table, nearest, snap};
+use super::neighbours::{Groups, Two, digit_table, group_of_two, snap};
 use super::points::{Code, Points};
 use super::reference_positive;
 use crate::simd::{Float, LANES, Mask, Simd, gather};
@@ -209,7 +209,7 @@ fn sums<S: Simd, const N: usize, const G: usize, const D: usize, const BITS: usi
     for group in 0..G {
         let codes = simd.load_codes(&codes[group]);
         for i in 0..D {
-            let q = simd.pick(table, codes, BITS * i);
+            let q = simd.pick::<BITS>(table, codes, i);
             sum_xq = sum_xq + wx[D * group + i] * q;
             sum_qq = sum_qq + w[D * group + i] * q * q;
         }
@@ -251,35 +251,33 @@ impl<S: Simd, const N: usize, const D: usize, const BITS: usize> Search<'_, S, N
             let level = half * (inverse * self.x[D * group + i] - one);
             number = number * base + level.nearest(0, self.levels - 1);
         }
-        snap(
-            self.points,
-            number,
-            active,
-            &Group {
-                search: self,
-                scales,
-                group,
-            },
-        )
+        let groups = Group {
+            search: self,
+            scales,
+            group,
+        };
+        snap::<S, _, D, BITS>(simd, self.points, number, active, &groups)
     }
 }
 
-/// Chooses neighbours for a group of every lane.
+/// A group of every lane.
 struct Group<'a, S: Simd, const N: usize, const D: usize, const BITS: usize> {
     search: &'a Search<'a, S, N, D, BITS>,
     scales: &'a [f32; LANES],
     group: usize,
 }
 
-impl<S: Simd, const N: usize, const D: usize, const BITS: usize> Choose
+impl<S: Simd, const N: usize, const D: usize, const BITS: usize> Groups<S::F, D>
     for Group<'_, S, N, D, BITS>
 {
     #[inline(always)]
-    fn choose(&self, lane: usize, candidates: &[[Code; LANES]]) -> Code {
-        let search = self.search;
-        let table = search.odd * search.simd.splat(self.scales[lane]);
-        let targets = &search.blocks.values[lane].as_chunks::<D>().0[self.group];
-        let weights = &search.roots[lane].as_chunks::<D>().0[self.group];
-        nearest::<S, D, BITS>(search.simd, candidates, table, targets, weights).0
+    fn two(&self, lanes: [usize; 2]) -> Two<'_, S::F, D> {
+        let Search { simd, blocks, .. } = *self.search;
+        let [low, high] = lanes;
+        Two {
+            table: self.search.odd * simd.splat_halves(self.scales[low], self.scales[high]),
+            targets: group_of_two(&blocks.values, lanes, self.group),
+            weights: group_of_two(self.search.roots, lanes, self.group),
+        }
     }
 }

@@ -6,9 +6,10 @@
 //! least, and fits the block's scale to all that was chosen.
 
 use super::lattice::SubBlocks;
-use super::neighbours::{Choose, digit_table, nearest, snap};
+use super::multiples::{self, Fit, Multiples};
+use super::neighbours::{Groups, Two, digit_table, group_of_two, snap};
 use super::points::{Code, Points};
-use crate::half::{f16_to_f32, f32_to_f16};
+use crate::half::f32_to_f16;
 use crate::simd::{Float, LANES, Simd, gather};
 
 /// No value keeps the wrong sign.
@@ -28,28 +29,22 @@ pub(crate) struct Choice<const G: usize> {
     pub(crate) levels: [u8; LANES],
 }
 
-/// The values of the digits as decoded, and the scale's unit: sub-blocks of level `s` decode to
-/// `d·(2s + 1)·unit·value`.
+/// The values of the digits as decoded: sub-blocks of level `s` decode to `d·(2s + 1)·value`.
 pub(crate) struct Decoded {
     values: [f32; 8],
     digits: usize,
-    unit: f32,
 }
 
 impl Decoded {
-    /// From the levels of a codebook.
+    /// From the levels of a codebook, and what they are multiplied by.
     pub(crate) const fn new<const K: usize>(levels: [i8; K], unit: f32) -> Self {
-        let mut values = [levels[K - 1] as f32; 8];
+        let mut values = [levels[K - 1] as f32 * unit; 8];
         let mut digit = 0;
         while digit < K {
-            values[digit] = levels[digit] as f32;
+            values[digit] = levels[digit] as f32 * unit;
             digit += 1;
         }
-        Self {
-            values,
-            digits: K,
-            unit,
-        }
+        Self { values, digits: K }
     }
 
     /// For [`Simd::pick`].
@@ -60,6 +55,25 @@ impl Decoded {
         } else {
             digit_table(self.values)
         }
+    }
+}
+
+/// The odd numbers that sub-blocks' scales are multiples by.
+struct Odd;
+
+impl Odd {
+    /// Most levels: the odd numbers are `2·level + 1`.
+    const LEVELS: i32 = 16;
+}
+
+impl Multiples for Odd {
+    #[inline(always)]
+    fn nearest<S: Simd>(&self, simd: S, ratio: S::F) -> S::F {
+        let (half, one) = (simd.splat(0.5), simd.splat(1.0));
+        let highest = simd.splat((Self::LEVELS - 1) as f32);
+        let level = ((ratio - one) * half).max(simd.splat(0.0)).min(highest);
+        let level = level.round_ties_even();
+        level + level + one
     }
 }
 
@@ -76,143 +90,113 @@ pub(crate) struct Improve<'a, S: Simd, const N: usize> {
     pub(crate) subs: usize,
 }
 
-/// Points chosen for given scales, and how well they fit.
-struct Fit<F, const G: usize> {
+/// Magnitudes and weights in lanes.
+struct Values<F, const N: usize> {
+    x: [F; N],
+    w: [F; N],
+}
+
+/// Points chosen for given scales.
+#[derive(Clone, Copy)]
+struct Chosen<const G: usize> {
     codes: [[Code; LANES]; G],
     wrong: [[u8; LANES]; H],
-    error: F,
-    sum_xq: F,
-    sum_qq: F,
 }
 
 impl<S: Simd, const N: usize> Improve<'_, S, N> {
     /// The best choice found, and the bits of each block's scale (one or two blocks), starting from
-    /// the blocks' scales and levels `start`.
+    /// the blocks' scales and levels.
+    ///
+    /// Points are chosen for a few scales around the one that fits those of the start; then block scales
+    /// are compared by the sums of these points alone; last, points are chosen anew for the scales found.
     #[inline(always)]
     pub(crate) fn run<const G: usize, const D: usize, const BITS: usize>(
         &self,
         start: [f32; 2],
         levels: [u8; LANES],
     ) -> (Choice<G>, [u16; 2]) {
-        /// Block scales tried, relative to the start.
-        const STARTS: [f32; 5] = [1.0, 0.94, 1.06, 0.88, 1.12];
+        /// Scales of sub-blocks for which points are chosen, relative to that which fits first.
+        const SCALES: [f32; 4] = [0.86, 0.93, 1.07, 1.15];
+        /// Times that points are chosen for the scales found.
+        const AGAIN: usize = 2;
+        const TRIES: usize = 1 + SCALES.len() + AGAIN;
         let simd = self.simd;
-        let x: [S::F; N] = gather(simd, |lane| &self.blocks.values[lane]);
-        let w: [S::F; N] = gather(simd, |lane| &self.blocks.weights[lane]);
-        let unit = self.decoded.unit;
-        let mut best = Choice {
+        let group = Values {
+            x: gather(simd, |lane| &self.blocks.values[lane]),
+            w: gather(simd, |lane| &self.blocks.weights[lane]),
+        };
+        let start = simd.load(&std::array::from_fn(|lane| start[lane / self.subs]));
+        let levels = simd.load(&levels.map(f32::from));
+        let zero = simd.splat(0.0);
+        let mut fits = [Fit::new(zero, zero); TRIES];
+        let mut chosen = [Chosen::<G> {
             codes: [[0; LANES]; G],
             wrong: [[NONE; LANES]; H],
-            levels,
+        }; TRIES];
+
+        let scale = start * (levels + levels + simd.splat(1.0));
+        fits[0] = self.fit::<G, D, BITS>(&group, scale, &mut chosen[0]);
+        let scale = fits[0].positive_scale(simd, scale);
+        for (i, factor) in SCALES.into_iter().enumerate() {
+            let scale = scale * simd.splat(factor);
+            fits[1 + i] = self.fit::<G, D, BITS>(&group, scale, &mut chosen[1 + i]);
+        }
+        let mut best = self.scales(&fits[..1 + SCALES.len()], start);
+        for i in 1 + SCALES.len()..TRIES {
+            fits[i] = self.fit::<G, D, BITS>(&group, best.d * best.multiples, &mut chosen[i]);
+            best = self.scales(&fits[..=i], start);
+        }
+
+        let which = best.which.to_u8();
+        let multiples = best.multiples.to_u8();
+        let d = best.d.to_array();
+        let mut found = Choice {
+            codes: [[0; LANES]; G],
+            wrong: [[NONE; LANES]; H],
+            levels: multiples.map(|multiple| multiple / 2),
         };
-        let mut best_bits = [0; 2];
-        let mut least = [f32::INFINITY; 2];
-        // Where the scales of the sub-blocks should lie.
-        let mut targets: [f32; LANES] = std::array::from_fn(|lane| {
-            start[lane / self.subs] * unit * f32::from(2 * levels[lane] + 1)
-        });
-        for factor in STARTS {
-            let mut bits = start.map(|d| f32_to_f16(d * factor));
-            let mut now = best;
-            for lane in 0..LANES {
-                let ratio = targets[lane] / (f16_to_f32(bits[lane / self.subs]) * unit);
-                now.levels[lane] = ((0.5 * (ratio - 1.0) + 0.5) as u8).min(15);
+        for lane in 0..LANES {
+            let chosen = &chosen[usize::from(which[lane]) % TRIES];
+            for (found, codes) in found.codes.iter_mut().zip(&chosen.codes) {
+                found[lane] = codes[lane];
             }
-            for round in 0..2 {
-                let d: [f32; 2] = bits.map(f16_to_f32);
-                let middle = now.levels;
-                let mut error = [f32::INFINITY; LANES];
-                let (mut sum_xq, mut sum_qq) = ([0.0; LANES], [0.0; LANES]);
-                for step in [0, -1, 1] {
-                    let levels = middle.map(|level| (level as i8 + step).clamp(0, 15) as u8);
-                    let scales: [f32; LANES] = std::array::from_fn(|lane| {
-                        d[lane / self.subs] * unit * f32::from(2 * levels[lane] + 1)
-                    });
-                    let fit = self.fit::<G, D, BITS>(&x, &w, &scales);
-                    let these = fit.error.to_array();
-                    let (xq, qq) = (fit.sum_xq.to_array(), fit.sum_qq.to_array());
-                    for lane in 0..LANES {
-                        if these[lane] < error[lane] {
-                            error[lane] = these[lane];
-                            sum_xq[lane] = xq[lane];
-                            sum_qq[lane] = qq[lane];
-                            now.levels[lane] = levels[lane];
-                            for group in 0..G {
-                                now.codes[group][lane] = fit.codes[group][lane];
-                            }
-                            for group in 0..H {
-                                now.wrong[group][lane] = fit.wrong[group][lane];
-                            }
-                        }
-                    }
-                }
-                // The blocks' scales that fit what was chosen.
-                let mut total = [[0.0f32; 2]; 2];
-                for lane in 0..LANES {
-                    let factor = unit * f32::from(2 * now.levels[lane] + 1);
-                    let total = &mut total[lane / self.subs];
-                    total[0] += sum_xq[lane] * factor;
-                    total[1] += sum_qq[lane] * factor * factor;
-                }
-                for block in 0..LANES / self.subs {
-                    if total[block][0] > 0.0 {
-                        bits[block] = f32_to_f16(total[block][0] / total[block][1]);
-                    }
-                }
-                if round == 0 && factor == 1.0 {
-                    for lane in 0..LANES {
-                        if sum_xq[lane] > 0.0 {
-                            targets[lane] = sum_xq[lane] / sum_qq[lane];
-                        }
-                    }
-                }
-            }
-            let d = bits.map(f16_to_f32);
-            let scales: [f32; LANES] = std::array::from_fn(|lane| {
-                d[lane / self.subs] * unit * f32::from(2 * now.levels[lane] + 1)
-            });
-            let error = self.error::<G, D, BITS>(&x, &w, &now, &scales).to_array();
-            for block in 0..LANES / self.subs {
-                let lanes = block * self.subs..(block + 1) * self.subs;
-                let total = error[lanes.clone()].iter().sum::<f32>();
-                if total < least[block] {
-                    least[block] = total;
-                    best_bits[block] = bits[block];
-                    for lane in lanes {
-                        best.levels[lane] = now.levels[lane];
-                        for group in 0..G {
-                            best.codes[group][lane] = now.codes[group][lane];
-                        }
-                        for group in 0..H {
-                            best.wrong[group][lane] = now.wrong[group][lane];
-                        }
-                    }
-                }
+            for (found, wrong) in found.wrong.iter_mut().zip(&chosen.wrong) {
+                found[lane] = wrong[lane];
             }
         }
-        (best, best_bits)
+        (found, [d[0], d[LANES - 1]].map(f32_to_f16))
+    }
+
+    /// Scales for points that have been chosen.
+    #[inline(always)]
+    fn scales(&self, fits: &[Fit<S::F>], start: S::F) -> multiples::Choice<S::F> {
+        /// Block scales tried, relative to the start.
+        const FACTORS: [f32; 16] = [
+            0.86, 0.88, 0.90, 0.92, 0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08, 1.10, 1.12,
+            1.14, 1.16,
+        ];
+        let simd = self.simd;
+        match self.subs {
+            8 => multiples::Choice::best::<S, Odd, 8>(simd, &Odd, fits, start, &FACTORS),
+            _ => multiples::Choice::best::<S, Odd, 16>(simd, &Odd, fits, start, &FACTORS),
+        }
     }
 
     /// Points for given scales of the sub-blocks.
     #[inline(always)]
     fn fit<const G: usize, const D: usize, const BITS: usize>(
         &self,
-        x: &[S::F; N],
-        w: &[S::F; N],
-        scales: &[f32; LANES],
-    ) -> Fit<S::F, G> {
+        group: &Values<S::F, N>,
+        scale: S::F,
+        chosen: &mut Chosen<G>,
+    ) -> Fit<S::F> {
         let simd = self.simd;
+        let Values { x, w } = group;
         let zero = simd.splat(0.0);
         let table = simd.load(&self.decoded.table());
-        let scale = simd.load(scales);
+        let scales = scale.to_array();
+        let inverse = simd.splat(1.0) / scale;
         let base = simd.splat(self.decoded.digits as f32);
-        let mut fit = Fit {
-            codes: [[0; LANES]; G],
-            wrong: [[NONE; LANES]; H],
-            error: zero,
-            sum_xq: zero,
-            sum_qq: zero,
-        };
         for half in 0..N / 8 {
             let at = 8 * half;
             // Every value's nearest level, and what the wrong sign would cost.
@@ -220,7 +204,7 @@ impl<S: Simd, const N: usize> Improve<'_, S, N> {
             let mut cost = simd.splat(f32::MAX);
             let mut place = zero;
             for i in 0..8 {
-                let (digit, value) = self.nearest_digit(x[at + i], scale);
+                let (digit, value) = self.nearest_digit(x[at + i], inverse);
                 digits[i] = digit;
                 let this = w[at + i] * x[at + i] * value;
                 let less = this.lt(cost);
@@ -229,7 +213,14 @@ impl<S: Simd, const N: usize> Improve<'_, S, N> {
             }
             let odd = self.odd[half];
             if odd != 0 {
-                fit.wrong[half] = mark(odd, &place.to_array());
+                chosen.wrong[half] = mark(odd, &place.to_array());
+            }
+            let mut values = [[0.0; 8]; LANES];
+            for (lane, values) in values.iter_mut().enumerate() {
+                *values = self.blocks.values[lane].as_chunks().0[half];
+                if let Some(value) = values.get_mut(usize::from(chosen.wrong[half][lane])) {
+                    *value = -*value;
+                }
             }
             for sub in 0..8 / D {
                 let group = half * (8 / D) + sub;
@@ -237,112 +228,72 @@ impl<S: Simd, const N: usize> Improve<'_, S, N> {
                 for i in (0..D).rev() {
                     let mut digit = digits[D * sub + i];
                     if odd != 0 {
-                        let wrong = simd.load(&fit.wrong[half].map(f32::from));
+                        let wrong = simd.load(&chosen.wrong[half].map(f32::from));
                         let here = wrong.eq(simd.splat((D * sub + i) as f32));
                         digit = zero.select(here, digit);
                     }
                     number = number * base + digit;
                 }
-                let choice = Group::<S, N, D, BITS> {
+                let groups = Group::<S, N, D, BITS> {
                     improve: self,
                     table,
-                    scales,
-                    wrong: &fit.wrong[half],
+                    scales: &scales,
+                    values: &values,
                     group,
                 };
-                (fit.codes[group], _) = snap(self.points, number, u16::MAX, &choice);
+                (chosen.codes[group], _) =
+                    snap::<S, _, D, BITS>(simd, self.points, number, u16::MAX, &groups);
             }
             if odd != 0 {
                 // Given the points, the wrong sign may cost less elsewhere.
                 let mut cost = simd.splat(f32::MAX);
                 let mut place = zero;
                 for sub in 0..8 / D {
-                    let codes = simd.load_codes(&fit.codes[half * (8 / D) + sub]);
+                    let codes = simd.load_codes(&chosen.codes[half * (8 / D) + sub]);
                     for i in 0..D {
                         let j = D * sub + i;
-                        let q = simd.pick(table, codes, BITS * i);
+                        let q = simd.pick::<BITS>(table, codes, i);
                         let this = w[at + j] * x[at + j] * q;
                         let less = this.lt(cost);
                         cost = this.select(less, cost);
                         place = simd.splat(j as f32).select(less, place);
                     }
                 }
-                fit.wrong[half] = mark(odd, &place.to_array());
+                chosen.wrong[half] = mark(odd, &place.to_array());
             }
         }
-        self.measure::<G, D, BITS>(x, w, scales, &mut fit);
-        fit
-    }
-
-    /// Error and sums of a fit.
-    #[inline(always)]
-    fn measure<const G: usize, const D: usize, const BITS: usize>(
-        &self,
-        x: &[S::F; N],
-        w: &[S::F; N],
-        scales: &[f32; LANES],
-        fit: &mut Fit<S::F, G>,
-    ) {
-        let simd = self.simd;
-        let zero = simd.splat(0.0);
-        let table = simd.load(&self.decoded.table());
-        let scale = simd.load(scales);
+        let (mut sum_xq, mut sum_qq) = (zero, zero);
         for group in 0..G {
-            let codes = simd.load_codes(&fit.codes[group]);
+            let codes = simd.load_codes(&chosen.codes[group]);
             let half = group * D / 8;
-            let wrong = simd.load(&fit.wrong[half].map(f32::from));
+            let wrong = simd.load(&chosen.wrong[half].map(f32::from));
             for i in 0..D {
                 let at = D * group + i;
-                let q = simd.pick(table, codes, BITS * i);
+                let q = simd.pick::<BITS>(table, codes, i);
                 let mut value = x[at];
                 if self.odd[half] != 0 {
                     let here = wrong.eq(simd.splat((at % 8) as f32));
                     value = (zero - value).select(here, value);
                 }
-                let difference = value - scale * q;
                 let wq = w[at] * q;
-                fit.error = fit.error + w[at] * (difference * difference);
-                fit.sum_xq = fit.sum_xq + wq * value;
-                fit.sum_qq = fit.sum_qq + wq * q;
+                sum_xq = sum_xq + wq * value;
+                sum_qq = sum_qq + wq * q;
             }
         }
+        Fit::new(sum_xq, sum_qq)
     }
 
-    /// The error of a choice for given scales.
+    /// The digit whose decoded value is nearest to `x / scale`, and about that value: digits are taken to be
+    /// evenly spaced, which they nearly are.
     #[inline(always)]
-    fn error<const G: usize, const D: usize, const BITS: usize>(
-        &self,
-        x: &[S::F; N],
-        w: &[S::F; N],
-        choice: &Choice<G>,
-        scales: &[f32; LANES],
-    ) -> S::F {
-        let zero = self.simd.splat(0.0);
-        let mut fit = Fit {
-            codes: choice.codes,
-            wrong: choice.wrong,
-            error: zero,
-            sum_xq: zero,
-            sum_qq: zero,
-        };
-        self.measure::<G, D, BITS>(x, w, scales, &mut fit);
-        fit.error
-    }
-
-    /// The digit whose decoded value times `scale` is nearest to `x`, and that value.
-    #[inline(always)]
-    fn nearest_digit(&self, x: S::F, scale: S::F) -> (S::F, S::F) {
+    fn nearest_digit(&self, x: S::F, inverse: S::F) -> (S::F, S::F) {
         let simd = self.simd;
-        let zero = simd.splat(0.0);
-        let mut digit = zero;
-        let mut value = simd.splat(self.decoded.values[0]);
-        for i in 1..self.decoded.digits {
-            let (low, high) = (self.decoded.values[i - 1], self.decoded.values[i]);
-            let above = x.gt(scale * simd.splat(0.5 * (low + high)));
-            digit = simd.splat(i as f32).select(above, digit);
-            value = simd.splat(high).select(above, value);
-        }
-        (digit, value)
+        let [first, second, ..] = self.decoded.values;
+        let step = second - first;
+        let highest = simd.splat((self.decoded.digits - 1) as f32);
+        let digit = x * inverse * simd.splat(1.0 / step) - simd.splat(first / step);
+        let digit = digit.max(simd.splat(0.0)).min(highest).round_ties_even();
+        (digit, digit * simd.splat(step) + simd.splat(first))
     }
 }
 
@@ -358,28 +309,27 @@ fn mark(odd: u16, places: &[f32; LANES]) -> [u8; LANES] {
     })
 }
 
-/// Chooses neighbours for a group of every lane.
+/// A group of every lane.
 struct Group<'a, S: Simd, const N: usize, const D: usize, const BITS: usize> {
     improve: &'a Improve<'a, S, N>,
     table: S::F,
     scales: &'a [f32; LANES],
-    wrong: &'a [u8; LANES],
+    /// The eight values that it is among, negative where the wrong sign is written.
+    values: &'a [[f32; 8]; LANES],
     group: usize,
 }
 
-impl<S: Simd, const N: usize, const D: usize, const BITS: usize> Choose
+impl<S: Simd, const N: usize, const D: usize, const BITS: usize> Groups<S::F, D>
     for Group<'_, S, N, D, BITS>
 {
     #[inline(always)]
-    fn choose(&self, lane: usize, candidates: &[[Code; LANES]]) -> Code {
+    fn two(&self, lanes: [usize; 2]) -> Two<'_, S::F, D> {
         let Improve { simd, blocks, .. } = *self.improve;
-        let table = self.table * simd.splat(self.scales[lane]);
-        let mut targets = blocks.values[lane].as_chunks::<D>().0[self.group];
-        let weights = &blocks.weights[lane].as_chunks::<D>().0[self.group];
-        let wrong = usize::from(self.wrong[lane]).wrapping_sub(self.group * D % 8);
-        if let Some(value) = targets.get_mut(wrong) {
-            *value = -*value;
+        let [low, high] = lanes;
+        Two {
+            table: self.table * simd.splat_halves(self.scales[low], self.scales[high]),
+            targets: group_of_two(self.values, lanes, self.group % (8 / D)),
+            weights: group_of_two(&blocks.weights, lanes, self.group),
         }
-        nearest::<S, D, BITS>(simd, candidates, table, &targets, weights).0
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod error;
 pub(crate) mod fp4;
 pub(crate) mod lattice;
 pub(crate) mod lattice_best;
+pub(crate) mod multiples;
 mod neighbours;
 pub(crate) mod points;
 mod positive;

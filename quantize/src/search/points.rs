@@ -7,7 +7,7 @@ use crate::codebooks::{
     Grid, IQ1_LEVELS, IQ1S_GRID, IQ2_LEVELS, IQ2S_GRID, IQ2XS_GRID, IQ2XXS_GRID, IQ3S_GRID,
     IQ3S_LEVELS, IQ3XXS_GRID, IQ3XXS_LEVELS,
 };
-use crate::simd::LANES;
+use crate::simd::HALF;
 
 /// Points of IQ2_XXS.
 pub(crate) static IQ2XXS: LazyLock<Points> =
@@ -31,14 +31,17 @@ pub(crate) static IQ1S: LazyLock<Points> =
 /// A point's digits, packed: two bits each where there are three levels, three where there are eight.
 pub(crate) type Code = u16;
 
+/// Part of a list of neighbours: half a vector, since most lists are no longer.
+pub(crate) type Eight = [Code; HALF];
+
 /// A codebook and the neighbours of the lattice points outside it.
 pub(crate) struct Points {
     /// Number of levels of a coordinate.
     levels: usize,
     /// For every lattice point, by [`Points::number`] of its digits.
     sites: Vec<Site>,
-    /// The neighbour lists one after another, each filled up to whole vectors with its last entry.
-    neighbours: Vec<[Code; LANES]>,
+    /// The neighbour lists one after another, each filled up to whole [`Eight`]s with its last entry.
+    neighbours: Vec<Eight>,
     /// The codebook's row at a point that is in it.
     rows: Vec<u16>,
 }
@@ -48,13 +51,19 @@ pub(crate) struct Points {
 pub(crate) struct Site {
     /// Its code, if the codebook holds it.
     pub(crate) code: Code,
-    /// Vectors of `neighbours` that list what is near; none if the codebook holds it.
+    /// Elements of `neighbours` that list what is near; none if the codebook holds it.
     len: u8,
     /// The first of them.
     start: u32,
 }
 
 impl Site {
+    /// Whether no more than one [`Eight`] of neighbours is listed, but at least one.
+    #[inline(always)]
+    pub(crate) fn has_few_neighbours(self) -> bool {
+        self.len == 1
+    }
+
     /// Whether the codebook holds it.
     #[inline(always)]
     pub(crate) fn is_held(self) -> bool {
@@ -153,9 +162,9 @@ impl Points {
         }
         near.sort_by_key(|&(distance, _)| distance);
         let start = self.neighbours.len();
-        for chunk in near.chunks(LANES) {
-            let vector = std::array::from_fn(|i| chunk[i.min(chunk.len() - 1)].1);
-            self.neighbours.push(vector);
+        for chunk in near.chunks(HALF) {
+            let eight = std::array::from_fn(|i| chunk[i.min(chunk.len() - 1)].1);
+            self.neighbours.push(eight);
         }
         self.sites.push(Site {
             code: 0,
@@ -182,9 +191,9 @@ impl Points {
         self.sites[number]
     }
 
-    /// The vectors of neighbour codes of an absent point.
+    /// The neighbour codes of an absent point.
     #[inline(always)]
-    pub(crate) fn neighbours(&self, site: Site) -> &[[Code; LANES]] {
+    pub(crate) fn neighbours(&self, site: Site) -> &[Eight] {
         &self.neighbours[site.start as usize..][..usize::from(site.len)]
     }
 

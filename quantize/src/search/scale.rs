@@ -1,5 +1,6 @@
 //! Search of a single scale for a block whose codes follow from it by rounding.
 
+use super::sum_lanes;
 use crate::simd::{Float, LANES, Mask, Simd};
 
 /// How the codes of a type follow from a scale.
@@ -9,16 +10,13 @@ pub(crate) trait Rounding {
 
     /// Adds `w·x·q` and `w·q²` to the sums, `q` being the code values nearest to `x / scale`. Must
     /// be `#[inline(always)]`.
-    fn add<S: Simd>(simd: S, x: f32, w: f32, scale: S::F, inverse: S::F, sums: &mut [S::F; 2]);
+    fn add<S: Simd>(simd: S, x: S::F, w: S::F, scale: S::F, inverse: S::F, sums: &mut [S::F; 2]);
 }
 
-/// Finds the scale `d` for which `Σ w·(x - d·q(x / d))²` is least among 16 scales in geometric order
-/// from `from` to `to` (8 of either sign if that matters) and then among 16 between the neighbours
-/// of the best of them. Gives the least-squares scale for the codes found, or `None` if nothing
-/// correlates (all weights or all values zero).
-///
-/// Sixteen scales run side by side; each lane adds in a fixed order, so that the result
-/// is the same on every instruction set.
+/// Finds a scale `d` for which `Σ w·(x - d·q(x / d))²` is small: the least among 16 scales in geometric
+/// order from `from` to `to` (8 of either sign if that matters), and then fitted by least squares to the
+/// codes found for it, as often as that finds others. `None` if nothing correlates (all weights or all
+/// values zero). There must be a multiple of sixteen values.
 #[inline(always)]
 pub(crate) fn best_scale<S: Simd, R: Rounding>(
     simd: S,
@@ -27,6 +25,8 @@ pub(crate) fn best_scale<S: Simd, R: Rounding>(
     from: f32,
     to: f32,
 ) -> Option<f32> {
+    /// Most fits.
+    const FITS: usize = 4;
     // Roots by square roots, which are rounded correctly everywhere.
     let eighth = (to / from).sqrt().sqrt().sqrt();
     let ratio = if R::SIGNED { eighth } else { eighth.sqrt() };
@@ -38,47 +38,43 @@ pub(crate) fn best_scale<S: Simd, R: Rounding>(
             (false, _) => scales[lane - 1] * ratio,
         };
     }
-    let coarse = best_of::<S, R>(simd, values, weights, &scales)?;
-    let step = (ratio * ratio).sqrt().sqrt().sqrt().sqrt();
-    let mut scale = coarse.tried / ratio;
-    for fine in &mut scales {
-        scale *= step;
-        *fine = scale;
+    let mut best = best_of::<S, R>(simd, values, weights, &scales)?;
+    for _ in 0..FITS {
+        let next = fit::<S, R>(simd, values, weights, best.scale);
+        if next.explained > best.explained {
+            best = next;
+        } else {
+            break;
+        }
     }
-    match best_of::<S, R>(simd, values, weights, &scales) {
-        Some(fine) if fine.explained > coarse.explained => Some(fine.fitted),
-        _ => Some(coarse.fitted),
-    }
+    Some(best.scale)
 }
 
-/// Partial sums.
-const PARTS: usize = 4;
-
-/// The best of sixteen scales.
-struct Found {
-    tried: f32,
-    /// The least-squares scale for its codes.
-    fitted: f32,
-    /// How much of `Σ w·x²` those explain.
+/// A scale that fits some codes by least squares.
+struct Fitted {
+    scale: f32,
+    /// How much of `Σ w·x²` it explains with them.
     explained: f32,
 }
 
+/// The best of sixteen scales, one a lane; each lane adds in a fixed order, so that the result is the
+/// same on every instruction set.
 #[inline(always)]
 fn best_of<S: Simd, R: Rounding>(
     simd: S,
     values: &[f32],
     weights: &[f32],
     scales: &[f32; LANES],
-) -> Option<Found> {
+) -> Option<Fitted> {
+    /// Partial sums, which the CPU can add to at the same time.
+    const PARTS: usize = 4;
     let scale = simd.load(scales);
     let inverse = simd.splat(1.0) / scale;
-    // Several sums, which the CPU can add to at the same time.
     let zero = simd.splat(0.0);
     let mut parts = [[zero; 2]; PARTS];
-    let chunks = values.chunks(PARTS).zip(weights.chunks(PARTS));
-    for (x, w) in chunks {
+    for (x, w) in values.chunks(PARTS).zip(weights.chunks(PARTS)) {
         for ((sums, &x), &w) in parts.iter_mut().zip(x).zip(w) {
-            R::add(simd, x, w, scale, inverse, sums);
+            R::add(simd, simd.splat(x), simd.splat(w), scale, inverse, sums);
         }
     }
     let (mut sum_xq, mut sum_qq) = (zero, zero);
@@ -92,10 +88,27 @@ fn best_of<S: Simd, R: Rounding>(
     let explained = (fitted * sum_xq).select(sound, zero);
     let most = explained.greatest();
     let lane = explained.eq(simd.splat(most)).bits().trailing_zeros() as usize;
-    let (explained, fitted) = (explained.to_array(), fitted.to_array());
-    (most > 0.0).then(|| Found {
-        tried: scales[lane],
-        fitted: fitted[lane],
-        explained: explained[lane],
+    (most > 0.0).then(|| Fitted {
+        scale: fitted.to_array()[lane],
+        explained: most,
     })
+}
+
+/// What fits the codes of a scale.
+#[inline(always)]
+fn fit<S: Simd, R: Rounding>(simd: S, values: &[f32], weights: &[f32], scale: f32) -> Fitted {
+    let (lanes, inverse) = (simd.splat(scale), simd.splat(1.0 / scale));
+    let mut sums = [simd.splat(0.0); 2];
+    let (values, weights) = (values.as_chunks().0, weights.as_chunks().0);
+    for (x, w) in values.iter().zip(weights) {
+        R::add(simd, simd.load(x), simd.load(w), lanes, inverse, &mut sums);
+    }
+    let (xq, qq) = (
+        sum_lanes(&sums[0].to_array()),
+        sum_lanes(&sums[1].to_array()),
+    );
+    Fitted {
+        scale: xq / qq,
+        explained: xq * (xq / qq),
+    }
 }

@@ -5,8 +5,8 @@
 //! of borders between them are tried, with either shift.
 
 use super::lattice::{Found, SubBlocks};
-use super::neighbours::{Choose, digit_table, nearest, snap};
-use super::points::{Code, Points};
+use super::neighbours::{Groups, Two, digit_table, group_of_two, snap};
+use super::points::Points;
 use crate::simd::{Float, LANES, Mask, Simd, gather, products};
 
 /// What the levels stand for with the shift up and with the shift down.
@@ -288,7 +288,7 @@ fn settle<S: Simd, const N: usize, const G: usize>(
         for &level in levels.as_chunks::<8>().0[group].iter().rev() {
             number = number * simd.splat(3.0) + level;
         }
-        let choice = Shifted {
+        let groups = Shifted {
             simd,
             blocks,
             tables,
@@ -296,7 +296,7 @@ fn settle<S: Simd, const N: usize, const G: usize>(
             group,
             down: runs.down[group],
         };
-        let (codes, held) = snap(points, number, runs.live, &choice);
+        let (codes, held) = snap::<S, _, 8, 2>(simd, points, number, runs.live, &groups);
         found.codes[group] = codes;
         absent |= runs.live & !held;
     }
@@ -306,8 +306,8 @@ fn settle<S: Simd, const N: usize, const G: usize>(
         let down = simd.mask(runs.down[group]);
         for i in 0..8 {
             let (up_q, down_q) = (
-                simd.pick(tables[0], codes, 2 * i),
-                simd.pick(tables[1], codes, 2 * i),
+                simd.pick::<2>(tables[0], codes, i),
+                simd.pick::<2>(tables[1], codes, i),
             );
             let q = down_q.select(down, up_q);
             let wq = weights[8 * group + i] * q;
@@ -328,7 +328,7 @@ fn settle<S: Simd, const N: usize, const G: usize>(
     (found, runs.down)
 }
 
-/// Chooses neighbours for a group of every lane.
+/// A group of every lane.
 struct Shifted<'a, S: Simd, const N: usize> {
     simd: S,
     blocks: &'a SubBlocks<N>,
@@ -340,13 +340,19 @@ struct Shifted<'a, S: Simd, const N: usize> {
     down: u16,
 }
 
-impl<S: Simd, const N: usize> Choose for Shifted<'_, S, N> {
+impl<S: Simd, const N: usize> Groups<S::F, 8> for Shifted<'_, S, N> {
     #[inline(always)]
-    fn choose(&self, lane: usize, candidates: &[[Code; LANES]]) -> Code {
-        let table = self.tables[usize::from(self.down >> lane & 1)];
-        let table = table * self.simd.splat(self.scales[lane]);
-        let targets = &self.blocks.values[lane].as_chunks::<8>().0[self.group];
-        let weights = &self.blocks.weights[lane].as_chunks::<8>().0[self.group];
-        nearest::<S, 8, 2>(self.simd, candidates, table, targets, weights).0
+    fn two(&self, lanes: [usize; 2]) -> Two<'_, S::F, 8> {
+        let Self { simd, blocks, .. } = *self;
+        let [low, high] = lanes;
+        let [low_down, high_down] = [self.down >> low & 1, self.down >> high & 1];
+        let halves = (low_down * 0x00FF) | (high_down * 0xFF00);
+        let down = simd.mask(halves);
+        let scale = simd.splat_halves(self.scales[low], self.scales[high]);
+        Two {
+            table: self.tables[1].select(down, self.tables[0]) * scale,
+            targets: group_of_two(&blocks.values, lanes, self.group),
+            weights: group_of_two(&blocks.weights, lanes, self.group),
+        }
     }
 }

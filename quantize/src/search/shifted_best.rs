@@ -2,7 +2,7 @@
 //! ggml's, sixteen sub-blocks in lanes.
 
 use super::lattice::SubBlocks;
-use super::neighbours::{Choose, digit_table, nearest, snap};
+use super::neighbours::{Groups, Two, digit_table, group_of_two, snap};
 use super::points::{Code, Points};
 use super::shifted::SHIFTED;
 use crate::half::{f16_to_f32, f32_to_f16};
@@ -130,17 +130,18 @@ impl<S: Simd, const N: usize> Improve<'_, S, N> {
                 let digit = one.select(x.gt(first), zero) + one.select(x.gt(second), zero);
                 number = number * three + digit;
             }
-            let choice = Group {
+            let groups = Group {
                 improve: self,
                 table,
                 scales,
                 group,
             };
-            (fit.codes[group], _) = snap(self.points, number, u16::MAX, &choice);
+            (fit.codes[group], _) =
+                snap::<S, _, 8, 2>(simd, self.points, number, u16::MAX, &groups);
             let codes = simd.load_codes(&fit.codes[group]);
             for i in 0..8 {
                 let at = 8 * group + i;
-                let q = simd.pick(table, codes, 2 * i);
+                let q = simd.pick::<2>(table, codes, i);
                 let difference = x[at] - scale * q;
                 let wq = w[at] * q;
                 fit.error[group] = fit.error[group] + w[at] * (difference * difference);
@@ -199,7 +200,7 @@ impl<S: Simd, const N: usize> Improve<'_, S, N> {
     }
 }
 
-/// Chooses neighbours for a group of every lane.
+/// A group of every lane.
 struct Group<'a, S: Simd, const N: usize> {
     improve: &'a Improve<'a, S, N>,
     table: S::F,
@@ -207,13 +208,15 @@ struct Group<'a, S: Simd, const N: usize> {
     group: usize,
 }
 
-impl<S: Simd, const N: usize> Choose for Group<'_, S, N> {
+impl<S: Simd, const N: usize> Groups<S::F, 8> for Group<'_, S, N> {
     #[inline(always)]
-    fn choose(&self, lane: usize, candidates: &[[Code; LANES]]) -> Code {
+    fn two(&self, lanes: [usize; 2]) -> Two<'_, S::F, 8> {
         let Improve { simd, blocks, .. } = *self.improve;
-        let table = self.table * simd.splat(self.scales[lane]);
-        let targets = &blocks.values[lane].as_chunks::<8>().0[self.group];
-        let weights = &blocks.weights[lane].as_chunks::<8>().0[self.group];
-        nearest::<S, 8, 2>(simd, candidates, table, targets, weights).0
+        let [low, high] = lanes;
+        Two {
+            table: self.table * simd.splat_halves(self.scales[low], self.scales[high]),
+            targets: group_of_two(&blocks.values, lanes, self.group),
+            weights: group_of_two(&blocks.weights, lanes, self.group),
+        }
     }
 }

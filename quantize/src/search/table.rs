@@ -1,5 +1,6 @@
 //! One scale for 32 values that are coded by the table of IQ4_NL, sixteen blocks in lanes.
 
+use super::multiples::Fit;
 use super::{EPSILON, signed_extreme};
 use crate::codebooks::IQ4_VALUES;
 use crate::simd::{Float, LANES, Mask, Simd, scatter_levels};
@@ -137,31 +138,36 @@ pub(crate) fn reference_table<S: Simd>(simd: S, x: &[S::F; N], w: &[S::F; N]) ->
     zero.select(is_zero, scale)
 }
 
-/// Scales that leave the least error, by themselves: one that maps the extreme value to the
-/// negative end of the table, and one that maps it to the positive end. Also how much of `Σwx²`
-/// each explains.
+/// Where [`best_scale`] maps the extreme value to, negative and positive: from, how many, in steps of
+/// four. Beyond the ends of the table it is clipped.
+const TARGETS: [(i32, usize); 2] = [(-165, 21), (75, 19)];
+/// Scales that it tries.
+pub(crate) const TRIES: usize = TARGETS[0].1 + TARGETS[1].1;
+
+/// The scale that leaves the least error of those tried, and how the codes of all of them fit.
 #[inline(always)]
-pub(crate) fn best_table<S: Simd>(simd: S, x: &[S::F; N], w: &[S::F; N]) -> [(S::F, S::F); 2] {
-    /// Where the extreme value is mapped to: from, to. Beyond the end it is clipped.
-    const RANGES: [(i32, i32); 2] = [(-165, -85), (75, 147)];
-    const STEP: usize = 4;
+pub(crate) fn best_scale<S: Simd>(
+    simd: S,
+    x: &[S::F; N],
+    w: &[S::F; N],
+    fits: &mut [Fit<S::F>; TRIES],
+) -> S::F {
     let zero = simd.splat(0.0);
     let (extreme, magnitude) = signed_extreme(simd, x);
     let is_zero = magnitude.lt(simd.splat(EPSILON));
-    let mut found = [(zero, zero); 2];
-    for ((scale, best), (from, to)) in found.iter_mut().zip(RANGES) {
-        for target in (from..=to).step_by(STEP) {
-            let inverse = simd.splat(target as f32) / extreme;
-            let (sum_xq, sum_qq) = sums(simd, x, w, inverse);
-            let this = sum_xq / sum_qq;
-            let score = this * sum_xq;
-            let better = sum_qq.gt(zero) & score.gt(*best);
-            *scale = this.select(better, *scale);
-            *best = score.select(better, *best);
-        }
-        *scale = zero.select(is_zero, *scale);
+    let (mut scale, mut most) = (zero, zero);
+    let targets = TARGETS
+        .into_iter()
+        .flat_map(|(from, count)| (from..).step_by(4).take(count));
+    for (fit, target) in fits.iter_mut().zip(targets) {
+        let inverse = simd.splat(target as f32) / extreme;
+        let (sum_xq, sum_qq) = sums(simd, x, w, inverse);
+        *fit = Fit::new(sum_xq, sum_qq);
+        let better = sum_qq.gt(zero) & fit.explained().gt(most);
+        scale = fit.scale.select(better, scale);
+        most = fit.explained().select(better, most);
     }
-    found
+    zero.select(is_zero, scale)
 }
 
 /// `Σwxq` and `Σwqq` for the codes under a scale, which may be zero.

@@ -13,6 +13,10 @@ use super::{relative_weights, sum_lanes};
 use crate::simd::{Float, Kernel, LANES, Simd, dispatch};
 use crate::types::{Format, Rows};
 
+/// Least that is worth it: scales in half precision could not hold less, which would only round them anew,
+/// scale and minimum apart.
+const LEAST: f32 = 1.0 / 1024.0;
+
 /// Most that a block is stretched: more is no shrinkage but an encoding of something else.
 const MOST: f32 = 2.0;
 
@@ -62,7 +66,7 @@ impl<T: Format<BYTES, VALUES>, const BYTES: usize, const VALUES: usize> Kernel
             }
             let factor = sum_lanes(&xx.to_array()) / sum_lanes(&xy.to_array());
             // Neither for NaN.
-            if factor > 0.0 && factor <= MOST {
+            if factor > 0.0 && factor <= MOST && (factor - 1.0).abs() >= LEAST {
                 T::rescale(block, factor);
             }
         }

@@ -15,6 +15,9 @@ use crate::isa::Isa;
 /// Number of lanes, the same everywhere.
 pub(crate) const LANES: usize = 16;
 
+/// Lanes of a half.
+pub(crate) const HALF: usize = LANES / 2;
+
 /// Proof that an instruction set may be used; makes its vectors.
 pub(crate) trait Simd: Copy {
     /// Sixteen f32 values.
@@ -34,9 +37,14 @@ pub(crate) trait Simd: Copy {
     fn lookup(self, table: &[f32; 32], places: Self::F) -> Self::F;
     /// Lane `i` gets `codes[i]`.
     fn load_codes(self, codes: &[u16; LANES]) -> Self::Codes;
-    /// Lane `i` gets lane `(codes[i] >> shift) % 8` of `table`, whose upper eight lanes must repeat
-    /// the lower.
-    fn pick(self, table: Self::F, codes: Self::Codes, shift: usize) -> Self::F;
+    /// The lower eight lanes get `low[i]`, the upper eight `high[i]`.
+    fn load_code_halves(self, low: &[u16; HALF], high: &[u16; HALF]) -> Self::Codes;
+    /// The lower eight lanes get `low`, the upper eight `high`.
+    fn splat_halves(self, low: f32, high: f32) -> Self::F;
+    /// What digit `place` of the codes stands for, digits being `BITS` wide (2 or 3): lane `i` gets what
+    /// its half of `table` has for its digit. Both halves are indexed by digits of three bits; for those of
+    /// two, each quarter of the table must be the table.
+    fn pick<const BITS: usize>(self, table: Self::F, codes: Self::Codes, place: usize) -> Self::F;
     /// Lane `i` gets bit `i`.
     fn mask(self, lanes: u16) -> Self::M;
     /// The bytes as a vector.
@@ -57,6 +65,8 @@ pub(crate) trait Bytes: Copy {
     fn shr(self, bits: u32) -> Self;
     /// Every byte shifted left by up to seven bits.
     fn shl(self, bits: u32) -> Self;
+    /// Every byte times three, modulo 256.
+    fn triple(self) -> Self;
     /// Byte `i` gets byte `self[i]` of `table`; `self[i]` must be below sixteen.
     fn lookup(self, table: Self) -> Self;
 }
@@ -95,6 +105,8 @@ pub(crate) trait Float:
     fn nearest(self, lo: i32, hi: i32) -> Self;
     /// The least of the lanes; if one is NaN, any value.
     fn least(self) -> f32;
+    /// In every lane the least of its half; if one is NaN, any value.
+    fn least_of_half(self) -> Self;
     /// The greatest of the lanes; if one is NaN, any value.
     fn greatest(self) -> f32;
     /// Nearest value that f16 can hold, ties to even; infinite beyond its range.

@@ -3,7 +3,7 @@
 use std::array::from_fn;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
-use super::{Bytes, Float, LANES, Mask, Simd};
+use super::{Bytes, Float, HALF, LANES, Mask, Simd};
 use crate::half::{f16_to_f32, f32_to_f16};
 
 /// The portable set.
@@ -68,8 +68,17 @@ impl Simd for Portable {
         *codes
     }
     #[inline(always)]
-    fn pick(self, table: Lanes, codes: [u16; LANES], shift: usize) -> Lanes {
-        Lanes(codes.map(|code| table.0[usize::from(code >> shift) % 8]))
+    fn load_code_halves(self, low: &[u16; HALF], high: &[u16; HALF]) -> [u16; LANES] {
+        from_fn(|i| if i < HALF { low[i] } else { high[i - HALF] })
+    }
+    #[inline(always)]
+    fn splat_halves(self, low: f32, high: f32) -> Lanes {
+        Lanes(from_fn(|i| if i < HALF { low } else { high }))
+    }
+    #[inline(always)]
+    fn pick<const BITS: usize>(self, table: Lanes, codes: [u16; LANES], place: usize) -> Lanes {
+        let digit = |code: u16| usize::from(code >> (BITS * place)) % (1 << BITS);
+        Lanes(from_fn(|i| table.0[i / HALF * HALF + digit(codes[i])]))
     }
     #[inline(always)]
     fn mask(self, lanes: u16) -> Truths {
@@ -105,6 +114,10 @@ impl Bytes for [u8; LANES] {
     #[inline(always)]
     fn shl(self, bits: u32) -> Self {
         self.map(|byte| byte << bits)
+    }
+    #[inline(always)]
+    fn triple(self) -> Self {
+        self.map(|byte| byte.wrapping_mul(3))
     }
     #[inline(always)]
     fn lookup(self, table: Self) -> Self {
@@ -198,6 +211,14 @@ impl Float for Lanes {
     #[inline(always)]
     fn least(self) -> f32 {
         self.fold(Self::min)
+    }
+    #[inline(always)]
+    fn least_of_half(self) -> Self {
+        let mut all = self;
+        for n in [4, 2, 1] {
+            all = all.min(Self(from_fn(|i| all.0[i ^ n])));
+        }
+        all
     }
     #[inline(always)]
     fn greatest(self) -> f32 {

@@ -10,6 +10,7 @@ use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::search::error::keep_better;
+use crate::search::multiples::Fit;
 use crate::search::{reference_weights, relative_weights, table};
 use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, products};
 
@@ -97,8 +98,9 @@ fn improve<S: Simd>(
     let weights: [[f32; 32]; LANES] =
         from_fn(|lane| relative_weights(inputs[lane.min(inputs.len() - 1)].1));
     let w: [S::F; 32] = gather(simd, |lane| &weights[lane]);
-    let [(down, least), (up, most)] = table::best_table(simd, x, &w);
-    let mut scales = up.select(most.gt(least), down).to_array();
+    let zero = simd.splat(0.0);
+    let mut fits = [Fit::new(zero, zero); table::TRIES];
+    let mut scales = table::best_scale(simd, x, &w, &mut fits).to_array();
     // The scale that is stored, its codes, and the scale that fits those.
     for _ in 0..2 {
         let stored = scales.map(|d| f16_to_f32(f32_to_f16(d)));
@@ -112,7 +114,6 @@ fn improve<S: Simd>(
     }
     let bits = scales.map(f32_to_f16);
     let scale = simd.load(&bits.map(f16_to_f32));
-    let zero = simd.splat(0.0);
     let inverse = zero.select(scale.eq(zero), simd.splat(1.0) / scale);
     let codes = table::codes(simd, x, inverse);
     for (lane, (block, &(values, importance))) in blocks.iter_mut().zip(inputs).enumerate() {

@@ -9,8 +9,9 @@ use super::lattice::u16_at;
 use super::packing::{decode_nibbles, pack_nibbles, part, part_mut};
 use super::{Effort, Format, ImportanceUse, Rows};
 use crate::codebooks::IQ4_VALUES;
-use crate::half::{f16_to_f32, f32_to_f16};
+use crate::half::f32_to_f16;
 use crate::search::error::keep_better;
+use crate::search::multiples::{self, Choice, Fit, Within};
 use crate::search::{nearest_int, reference_weights, relative_weights, table};
 use crate::simd::{Float, Kernel, LANES, Simd, dispatch, gather, products};
 
@@ -162,82 +163,47 @@ fn improve<S: Simd>(
     inputs: &[(&[f32; 256], Option<&[f32; 256]>)],
     blocks: &mut [[u8; 136]],
 ) {
-    /// Levels that the largest scale of a block is tried at.
-    const TOPS: [f32; 8] = [32.0, 31.0, 30.0, 29.0, 28.0, 27.0, 25.5, 24.0];
+    /// Block scales tried, relative to the largest scale by magnitude: that goes to the negative end, which
+    /// reaches further, or near it.
+    const FACTORS: [f32; 8] = [
+        -1.0 / 32.0,
+        -1.0 / 31.0,
+        -1.0 / 30.0,
+        -1.0 / 29.0,
+        -1.0 / 28.0,
+        -1.0 / 27.0,
+        -1.0 / 25.5,
+        -1.0 / 24.0,
+    ];
+    /// Times that codes are chosen anew for the scales found.
+    const AGAIN: usize = 2;
+    const LEVELS: Within = Within(-32, 31);
     let weights: [[f32; 256]; 2] = from_fn(|b| relative_weights(inputs[b.min(inputs.len() - 1)].1));
     let w: [S::F; 32] = gather(simd, |lane| &weights[lane / 8].as_chunks().0[lane % 8]);
-    let [(down, _), (up, _)] = table::best_table(simd, x, &w);
-    let wanted = [down.to_array(), up.to_array()];
-    let mut best = [Coded::default(); 2];
-    let mut most = [0.0f32; 2];
-    for top in TOPS {
-        // The scale largest by magnitude goes to the negative end, which reaches further.
-        let mut bits = [0; 2];
-        for (b, bits) in bits.iter_mut().enumerate() {
-            let mut extreme = 0.0f32;
-            for &scale in &wanted[0][8 * b..8 * b + 8] {
-                extreme = if scale.abs() > extreme.abs() {
-                    scale
-                } else {
-                    extreme
-                };
-            }
-            *bits = f32_to_f16(-extreme / top);
-        }
-        let mut coded = [Coded::default(); 2];
-        for _ in 0..2 {
-            let d = bits.map(f16_to_f32);
-            let mut levels = [0i8; LANES];
-            let mut gains = [f32::NEG_INFINITY; LANES];
-            let (mut sum_xq, mut sum_qq) = ([0.0; LANES], [0.0; LANES]);
-            for scales in &wanted {
-                for above in [0.0, 1.0] {
-                    let these: [i8; LANES] = from_fn(|lane| {
-                        let level = (scales[lane] / d[lane / 8]).floor() + above;
-                        level.clamp(-32.0, 31.0) as i8
-                    });
-                    let scale: [f32; LANES] = from_fn(|lane| d[lane / 8] * f32::from(these[lane]));
-                    let (xq, qq) = table::fit(simd, x, &w, simd.load(&scale));
-                    let (xq, qq) = (xq.to_array(), qq.to_array());
-                    for lane in 0..LANES {
-                        // What of Σwx² is explained.
-                        let gain = scale[lane] * (2.0 * xq[lane] - scale[lane] * qq[lane]);
-                        if gain > gains[lane] {
-                            gains[lane] = gain;
-                            levels[lane] = these[lane];
-                            (sum_xq[lane], sum_qq[lane]) = (xq[lane], qq[lane]);
-                        }
-                    }
-                }
-            }
-            for (b, coded) in coded.iter_mut().enumerate() {
-                let (mut total_xq, mut total_qq, mut gain) = (0.0f32, 0.0f32, 0.0f32);
-                for lane in 8 * b..8 * b + 8 {
-                    let level = f32::from(levels[lane]);
-                    total_xq += sum_xq[lane] * level;
-                    total_qq += sum_qq[lane] * level * level;
-                    gain += gains[lane];
-                }
-                coded.d = bits[b];
-                coded.levels = from_fn(|g| (levels[8 * b + g] + 32) as u8);
-                if gain > most[b] {
-                    most[b] = gain;
-                    best[b] = *coded;
-                }
-                if total_qq > 0.0 {
-                    bits[b] = f32_to_f16(total_xq / total_qq);
-                }
-            }
-        }
-    }
-    let scale = from_fn(|lane| {
-        let level = i32::from(best[lane / 8].levels[lane % 8]) - 32;
-        f16_to_f32(best[lane / 8].d) * level as f32
-    });
-    let scale = simd.load(&scale);
     let zero = simd.splat(0.0);
+    let mut fits = [Fit::new(zero, zero); table::TRIES + AGAIN];
+    let best = table::best_scale(
+        simd,
+        x,
+        &w,
+        fits.first_chunk_mut().expect("more are asked for"),
+    );
+    let extreme = multiples::extreme::<S, 8>(simd, best);
+    let tried = &fits[..table::TRIES];
+    let mut choice = Choice::best::<S, _, 8>(simd, &LEVELS, tried, extreme, &FACTORS);
+    for i in table::TRIES..fits.len() {
+        let (xq, qq) = table::fit(simd, x, &w, choice.d * choice.multiples);
+        fits[i] = Fit::new(xq, qq);
+        choice = Choice::best::<S, _, 8>(simd, &LEVELS, &fits[..=i], choice.d, &[1.0]);
+    }
+    let scale = choice.d * choice.multiples;
     let inverse = zero.select(scale.eq(zero), simd.splat(1.0) / scale);
     let codes = table::codes(simd, x, inverse);
+    let (d, levels) = (choice.d.to_array(), choice.multiples.to_i32());
+    let best = [0, 8].map(|first| Coded {
+        d: f32_to_f16(d[first]),
+        levels: from_fn(|g| (levels[first + g] + 32) as u8),
+    });
     for (b, (block, &(values, importance))) in blocks.iter_mut().zip(inputs).enumerate() {
         let candidate = pack(&best[b], &codes[8 * b..8 * b + 8]);
         keep_better::<S, Iq4Xs, 136, 256>(simd, block, &candidate, values, importance);

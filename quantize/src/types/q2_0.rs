@@ -113,13 +113,11 @@ impl Rounding for Codes {
     const SIGNED: bool = true;
 
     #[inline(always)]
-    fn add<S: Simd>(simd: S, x: f32, w: f32, _: S::F, inverse: S::F, sums: &mut [S::F; 2]) {
-        let v = simd.splat(x) * inverse;
-        let q = v
-            .max(simd.splat(-1.0))
-            .min(simd.splat(2.0))
-            .round_ties_even();
-        sums[0] = sums[0] + simd.splat(w * x) * q;
-        sums[1] = sums[1] + simd.splat(w) * (q * q);
+    fn add<S: Simd>(simd: S, x: S::F, w: S::F, _: S::F, inverse: S::F, sums: &mut [S::F; 2]) {
+        let (lo, hi) = (simd.splat(-1.0), simd.splat(2.0));
+        let q = (x * inverse).max(lo).min(hi).round_ties_even();
+        let wq = w * q;
+        sums[0] = sums[0] + wq * x;
+        sums[1] = sums[1] + wq * q;
     }
 }

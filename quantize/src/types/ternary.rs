@@ -132,10 +132,9 @@ impl Rounding for Digits {
     const SIGNED: bool = false;
 
     #[inline(always)]
-    fn add<S: Simd>(simd: S, x: f32, w: f32, scale: S::F, _: S::F, sums: &mut [S::F; 2]) {
-        let zero = simd.splat(0.0);
-        let is_one = simd.splat(2.0 * x).gt(scale);
-        sums[0] = sums[0] + simd.splat(w * x).select(is_one, zero);
-        sums[1] = sums[1] + simd.splat(w).select(is_one, zero);
+    fn add<S: Simd>(simd: S, x: S::F, w: S::F, scale: S::F, _: S::F, sums: &mut [S::F; 2]) {
+        let w = w.select((x + x).gt(scale), simd.splat(0.0));
+        sums[0] = sums[0] + w * x;
+        sums[1] = sums[1] + w;
     }
 }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
 use super::{MAGIC, MAGIC_ZERO, Sixteen};
-use crate::simd::{Float, LANES, Mask, Simd};
+use crate::simd::{Float, HALF, LANES, Mask, Simd};
 
 // Soundness of every block below: the token is made only in the parent module, where the CPU is known to
 // have the features; and vectors are made only from the token.
@@ -74,15 +74,39 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn pick(self, table: Pair, codes: PairCodes, shift: usize) -> Pair {
+    fn load_code_halves(self, low: &[u16; HALF], high: &[u16; HALF]) -> PairCodes {
+        // SAFETY: AVX2 is present, since the token exists; eight codes each are readable.
+        unsafe {
+            PairCodes(
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(low.as_ptr().cast())),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(high.as_ptr().cast())),
+            )
+        }
+    }
+    #[inline(always)]
+    fn splat_halves(self, low: f32, high: f32) -> Pair {
+        // SAFETY: AVX2 is present, since the token exists.
+        unsafe { Pair(_mm256_set1_ps(low), _mm256_set1_ps(high)) }
+    }
+    #[inline(always)]
+    fn pick<const BITS: usize>(self, table: Pair, codes: PairCodes, place: usize) -> Pair {
         // SAFETY: AVX2 is present, since the token exists.
         unsafe {
-            let shift = _mm_cvtsi32_si128(shift as i32);
-            // The permutation looks at the low three bits of an index only.
-            Pair(
-                _mm256_permutevar8x32_ps(table.0, _mm256_srl_epi32(codes.0, shift)),
-                _mm256_permutevar8x32_ps(table.0, _mm256_srl_epi32(codes.1, shift)),
-            )
+            let shift = _mm_cvtsi32_si128((BITS * place) as i32);
+            let low = _mm256_srl_epi32(codes.0, shift);
+            let high = _mm256_srl_epi32(codes.1, shift);
+            // The permutations look at the low two and three bits of an index only.
+            if BITS == 2 {
+                Pair(
+                    _mm256_permutevar_ps(table.0, low),
+                    _mm256_permutevar_ps(table.1, high),
+                )
+            } else {
+                Pair(
+                    _mm256_permutevar8x32_ps(table.0, low),
+                    _mm256_permutevar8x32_ps(table.1, high),
+                )
+            }
         }
     }
     #[inline(always)]
@@ -303,6 +327,11 @@ impl Float for Pair {
         }
     }
     #[inline(always)]
+    fn least_of_half(self) -> Self {
+        // SAFETY: AVX2 is present, since this vector exists.
+        unsafe { Self(least_of_eight(self.0), least_of_eight(self.1)) }
+    }
+    #[inline(always)]
     fn greatest(self) -> f32 {
         // SAFETY: AVX2 is present, since this vector exists.
         unsafe {
@@ -352,6 +381,20 @@ unsafe fn nearest_eight(v: __m256, lo: i32, hi: i32) -> __m256 {
         let bits = _mm256_max_epi32(bits, _mm256_set1_epi32(MAGIC_ZERO + lo));
         let bits = _mm256_min_epi32(bits, _mm256_set1_epi32(MAGIC_ZERO + hi));
         _mm256_cvtepi32_ps(_mm256_sub_epi32(bits, _mm256_set1_epi32(MAGIC_ZERO)))
+    }
+}
+
+/// In all eight lanes the least of them.
+///
+/// # Safety
+/// AVX2 must be present.
+#[inline(always)]
+unsafe fn least_of_eight(v: __m256) -> __m256 {
+    // SAFETY: AVX2 is present, as the caller promises.
+    unsafe {
+        let least = _mm256_min_ps(v, _mm256_permute2f128_ps::<1>(v, v));
+        let least = _mm256_min_ps(least, _mm256_permute_ps::<0b01_00_11_10>(least));
+        _mm256_min_ps(least, _mm256_permute_ps::<0b10_11_00_01>(least))
     }
 }
 

@@ -4,10 +4,13 @@ use std::arch::x86_64::*;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
 use super::{MAGIC, MAGIC_ZERO, Sixteen};
-use crate::simd::{Float, LANES, Mask, Simd};
+use crate::simd::{Float, HALF, LANES, Mask, Simd};
 
 // Soundness of every block below: the token is made only in the parent module, where the CPU is known to
 // have the features; and vectors are made only from the token.
+
+/// The upper eight lanes.
+const UPPER_HALF: __mmask16 = 0xFF00;
 
 /// AVX-512, proven present.
 #[derive(Clone, Copy)]
@@ -62,15 +65,39 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn pick(self, table: Wide, codes: WideCodes, shift: usize) -> Wide {
+    fn load_code_halves(self, low: &[u16; HALF], high: &[u16; HALF]) -> WideCodes {
+        // SAFETY: AVX-512 is present, since the token exists; eight codes each are readable.
+        unsafe {
+            let low = _mm_loadu_si128(low.as_ptr().cast());
+            let high = _mm_loadu_si128(high.as_ptr().cast());
+            WideCodes(_mm512_cvtepu16_epi32(_mm256_set_m128i(high, low)))
+        }
+    }
+    #[inline(always)]
+    fn splat_halves(self, low: f32, high: f32) -> Wide {
         // SAFETY: AVX-512 is present, since the token exists.
         unsafe {
-            let shift = _mm_cvtsi32_si128(shift as i32);
-            // The permutation looks at the low four bits of an index; the table's halves are alike.
-            Wide(_mm512_permutexvar_ps(
-                _mm512_srl_epi32(codes.0, shift),
-                table.0,
-            ))
+            let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
+            Wide(_mm512_mask_blend_ps(UPPER_HALF, low, high))
+        }
+    }
+    #[inline(always)]
+    fn pick<const BITS: usize>(self, table: Wide, codes: WideCodes, place: usize) -> Wide {
+        // SAFETY: AVX-512 is present, since the token exists.
+        unsafe {
+            let shift = _mm_cvtsi32_si128((BITS * place) as i32);
+            let digits = _mm512_srl_epi32(codes.0, shift);
+            if BITS == 2 {
+                // Within quarters; looks at the low two bits of an index.
+                return Wide(_mm512_permutevar_ps(table.0, digits));
+            }
+            // The permutation looks at the low four bits, of which the fourth is to be the half:
+            // `digits & 7 | half`.
+            const AND_OR: i32 = 0xEA;
+            let half = _mm512_maskz_set1_epi32(UPPER_HALF, HALF as i32);
+            let seven = _mm512_set1_epi32(7);
+            let places = _mm512_ternarylogic_epi32::<AND_OR>(digits, seven, half);
+            Wide(_mm512_permutexvar_ps(places, table.0))
         }
     }
     #[inline(always)]
@@ -210,6 +237,20 @@ impl Float for Wide {
     fn least(self) -> f32 {
         // SAFETY: AVX-512 is present, since this vector exists.
         unsafe { _mm512_reduce_min_ps(self.0) }
+    }
+    #[inline(always)]
+    fn least_of_half(self) -> Self {
+        // SAFETY: AVX-512 is present, since this vector exists.
+        unsafe {
+            // Quarters 1, 0, 3, 2, then pairs, then single lanes in turn.
+            let other = _mm512_shuffle_f32x4::<0b10_11_00_01>(self.0, self.0);
+            let least = _mm512_min_ps(self.0, other);
+            let least = _mm512_min_ps(least, _mm512_permute_ps::<0b01_00_11_10>(least));
+            Self(_mm512_min_ps(
+                least,
+                _mm512_permute_ps::<0b10_11_00_01>(least),
+            ))
+        }
     }
     #[inline(always)]
     fn greatest(self) -> f32 {
