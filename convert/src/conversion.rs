@@ -80,6 +80,7 @@ impl Conversion {
         }
         let (class, model) = model_of(checkpoint)?;
         let architecture = model.architecture;
+        audit::check_kinds(&model.config)?;
         let mut inputs = storage::read(checkpoint.tensors(), &model.config)?;
         let wanted = options
             .output
@@ -87,16 +88,19 @@ impl Conversion {
         for adapter in adapters {
             Adapter::new(adapter)?.merge(&mut inputs)?;
         }
+        let plain = preflight::plainly_stored(&inputs, &model.config);
         let tied = Tied::find(&inputs, &model.config);
         let Mapping { tensors, dropped } = model.map(inputs)?;
         preflight::check_types(&tensors)?;
-        if let Some(tied) = tied {
-            tied.check(&tensors)?;
+        match tied {
+            Some(tied) => tied.check(&tensors)?,
+            None => preflight::check_head(&tensors, &model.config, &class)?,
         }
         let blocks = tensors.iter().map(|tensor| tensor.expr.ty());
         let blocks = blocks.into_iter().find(|ty| ty.is_quantized());
         let file_type = output::file_type(wanted, blocks);
         let mut warnings = checkpoint.warnings().to_vec();
+        warnings.extend(plain);
         let mut size = general::Size::default();
         for tensor in &tensors {
             size.count(&tensor.name, &tensor.expr);
@@ -115,13 +119,20 @@ impl Conversion {
         model.write_params(&mut metadata, file_type)?;
         metadata.set("general.quantization_version", QUANTIZATION_VERSION);
         let embedding = tensors.iter().find(|t| t.name == "token_embd.weight");
+        let embedding_rows = embedding.map(|tensor| tensor.expr.row_count());
+        let stated = model.config.opt_u32(&["vocab_size"])?;
+        // Without an embedding, which is an error of its own, a stated number would be believed.
+        let sizes = stated.zip(embedding_rows);
+        if let Some((stated, rows)) = sizes {
+            warnings.extend(preflight::check_vocabulary(stated, rows)?);
+        }
         let vocab = vocab::metadata(&vocab::Request {
             files: checkpoint.files(),
             config: model.config.json(),
             architecture: architecture.name,
             class: &class,
-            vocab_size: model.config.opt_u32(&["vocab_size"])?.map(u64::from),
-            embedding_rows: embedding.map(|tensor| tensor.expr.row_count()),
+            vocab_size: sizes.map(|(stated, _)| u64::from(stated)),
+            embedding_rows,
             pre: options.pre.as_deref(),
         })?;
         for (key, value) in vocab.entries {

@@ -117,8 +117,8 @@ impl Error {
                 return Some(help.clone());
             }
             Self::Vocab(error) => return error.help(),
-            Self::Io { .. } => return None,
-            Self::Tensor { .. }
+            Self::Io { .. }
+            | Self::Tensor { .. }
             | Self::Config { .. }
             | Self::Contradiction { .. }
             | Self::UntiedHead { .. } => None,
@@ -134,6 +134,7 @@ impl Error {
                 "set `tie_word_embeddings` to false in config.json if the stored output is right, \
                  else remove it from the weights"
             }
+            Self::Io { .. } => "check that the path is right and may be read",
             _ => "take config.json and weights that were published together",
         };
         own.or_else(|| Some(general.to_owned()))

@@ -8,6 +8,7 @@ use gristmill_gguf::check::{Finding, Severity, check_source};
 use gristmill_gguf::schema::keys;
 use gristmill_gguf::{Source, Subject, TensorType};
 use rayon::prelude::*;
+use serde_json::Value as Json;
 
 use crate::Error;
 use crate::architectures::Mapped;
@@ -16,6 +17,9 @@ use crate::expr::Expr;
 
 /// The largest number of F16.
 const F16_MAX: f32 = 65504.0;
+
+/// Dimensions that a tensor may have in GGUF.
+const MAX_DIMS: usize = 4;
 
 /// Rows that are read at a time.
 const ROWS: u64 = 64;
@@ -42,14 +46,19 @@ pub(crate) fn check_types(mapped: &[Mapped]) -> Result<(), Error> {
 /// If the configuration contradicts the weights.
 pub(crate) fn check(planned: &dyn Source) -> Result<Vec<String>, Error> {
     for info in planned.tensors() {
+        let refuse = |reason: String| Err(Error::tensor(info.name.to_string(), reason));
         if info.elements() == 0 {
-            return Err(Error::tensor(
-                info.name.to_string(),
-                format!("is empty: its shape is {:?}", info.shape),
+            return refuse(format!("is empty: its shape is {:?}", info.shape));
+        }
+        if info.shape.len() > MAX_DIMS {
+            return refuse(format!(
+                "has {} dimensions, and GGUF has {MAX_DIMS}",
+                info.shape.len()
             ));
         }
     }
     let mut contradictions: Vec<String> = layers(planned).into_iter().collect();
+    contradictions.extend(leading_dense(planned));
     let mut odd = Vec::new();
     for finding in check_source(planned) {
         if finding.severity != Severity::Error {
@@ -72,16 +81,78 @@ pub(crate) fn check(planned: &dyn Source) -> Result<Vec<String>, Error> {
 }
 
 /// Whether a finding is about a part that models of one architecture have in some layers only
-/// (routers, shared experts, recurrent parts), or in several shapes (norms).
+/// (routers, shared experts, recurrent parts), or in several shapes (norms of queries and keys).
 fn may_vary(finding: &Finding) -> bool {
     const IN_SOME_LAYERS: [&str; 4] = ["_inp", "_shexp", ".ssm_", ".shortconv"];
+    const OF_HEADS: [&str; 2] = ["attn_q_norm", "attn_k_norm"];
     let Subject::Tensor(name) = &finding.subject else {
         return false;
     };
     let name = name.to_string();
-    name.starts_with("blk.")
-        && (IN_SOME_LAYERS.iter().any(|part| name.contains(part))
-            || finding.code == "tensor-shape" && name.contains("_norm"))
+    let parts = match finding.code {
+        "tensor-missing" => &IN_SOME_LAYERS[..],
+        "tensor-shape" => &OF_HEADS[..],
+        _ => return false,
+    };
+    name.starts_with("blk.") && parts.iter().any(|part| name.contains(part))
+}
+
+/// Where the layers with experts begin, if the configuration states another layer.
+fn leading_dense(planned: &dyn Source) -> Option<String> {
+    let metadata = planned.metadata();
+    let architecture = keys::architecture(metadata)?;
+    let stated = metadata.u64(keys::of(architecture, "leading_dense_block_count"))?;
+    let sparse = planned.tensors().iter().filter_map(|info| {
+        let name = std::str::from_utf8(&info.name).ok()?;
+        let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+        part.starts_with("ffn_down_exps")
+            .then(|| layer.parse::<u64>().ok())?
+    });
+    let first = sparse.min()?;
+    // Experts may be in every n-th layer only, the first of them later than stated.
+    let step = ["interleave_moe_layer_step", "moe_every_n_layers"]
+        .iter()
+        .filter_map(|key| metadata.u64(keys::of(architecture, key)))
+        .max()
+        .unwrap_or(1);
+    let expected = stated..stated.saturating_add(step.max(1));
+    (!expected.contains(&first)).then(|| {
+        format!(
+            "it states {stated} layers without experts, and layer {first} is the first with some"
+        )
+    })
+}
+
+/// A vocabulary that has no rows in the embedding, or leaves some of them out.
+///
+/// # Errors
+/// If more tokens are stated than there are rows.
+pub(crate) fn check_vocabulary(stated: u32, rows: u64) -> Result<Option<String>, Error> {
+    let stated = u64::from(stated);
+    // Some embeddings are filled up to a round number.
+    const ROUND: u64 = 64;
+    if stated > rows.saturating_add(ROUND) {
+        return Err(Error::Contradiction {
+            first: format!("`vocab_size` is {stated}, and the embedding has {rows} rows"),
+            further: 0,
+        });
+    }
+    Ok((rows > stated.saturating_add(ROUND)).then(|| {
+        format!("config.json: `vocab_size` is {stated}; the embedding's {rows} rows are taken")
+    }))
+}
+
+/// What is said of weights that are called quantized and are stored plainly.
+pub(crate) fn plainly_stored(inputs: &[(String, Expr)], config: &Config) -> Option<String> {
+    let scheme = config.stated("quantization_config")?;
+    let method = scheme.get("quant_method")?.as_str()?;
+    let plain = inputs.iter().all(|(_, expr)| expr.is_plain());
+    (plain && method != "mxfp4").then(|| {
+        format!(
+            "config.json: `quantization_config` says {method}, and no tensor is stored so: all \
+             weights are taken as they are"
+        )
+    })
 }
 
 /// Layers that have no tensors, and tensors beyond the last layer.
@@ -187,6 +258,23 @@ impl Tied {
             .min();
         first.map_or(Ok(()), |row| Err(differs(row)))
     }
+}
+
+/// Refuses a model that has no output of its own and says that it does not share the embedding's:
+/// programs would take the embedding for it.
+pub(crate) fn check_head(mapped: &[Mapped], config: &Config, class: &str) -> Result<(), Error> {
+    let untied = config.stated("tie_word_embeddings").and_then(Json::as_bool) == Some(false);
+    let predicts = class.ends_with("ForCausalLM") || class.ends_with("LMHeadModel");
+    // Of models in several parts each may have a word on this.
+    let whole = config.stated("text_config").is_none();
+    let has_head = mapped.iter().any(|tensor| tensor.name == "output.weight");
+    if untied && predicts && whole && !has_head {
+        return Err(Error::Config {
+            field: "tie_word_embeddings".into(),
+            reason: "is false, and no output (lm_head.weight) is stored".into(),
+        });
+    }
+    Ok(())
 }
 
 /// How many values of a tensor are finite and become infinite in F16.

@@ -163,6 +163,11 @@ impl Error {
             Self::ByteOrder { .. } => Some("use the little-endian file of the model"),
             Self::Exists { .. } => Some("remove it, choose another name, or pass --force"),
             Self::Space { .. } => Some("free some space, or write to another disk"),
+            Self::Io {
+                action: "create",
+                error,
+                ..
+            } if error.kind() == io::ErrorKind::NotFound => Some("make the folder first"),
             Self::Busy { .. } => Some("wait for it, or choose another name"),
             _ => None,
         }

@@ -6,7 +6,7 @@ use clap::Args;
 use gristmill_convert::{Checkpoint, Conversion, Options, Output as OutputType};
 use gristmill_gguf::Source as _;
 use gristmill_quantize::importance::Importance;
-use gristmill_quantize::job::{Job, NamedImportance, Output, PlannedJob, Target};
+use gristmill_quantize::job::{Job, NamedImportance, Output, PlannedJob, PlannedOutput, Target};
 use gristmill_quantize::plan::Options as PlanOptions;
 use gristmill_quantize::preset::Preset;
 use gristmill_quantize::recipe::Recipe;
@@ -127,6 +127,12 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         warn_of_overflow(&conversion, context);
     }
     if arguments.how.dry_run {
+        for refusal in job.outputs().iter().filter_map(PlannedOutput::refusal) {
+            context.warn(&format!("would be refused: {refusal}"));
+        }
+        if let Err(error) = job.room() {
+            context.warn(&error.to_string());
+        }
         return print_plan(&job, &conversion, arguments.how.json, context);
     }
     for output in job.outputs() {

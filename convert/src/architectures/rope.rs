@@ -36,6 +36,9 @@ pub(super) fn factors(model: &Model) -> Result<Vec<Named>, Error> {
     Ok(out)
 }
 
+/// Values of the longest head that is believed.
+const LARGEST_HEAD: u32 = 1 << 16;
+
 /// A generated row of values.
 pub(super) fn named(name: &str, values: Vec<f32>) -> Result<Named, Error> {
     let shape = [values.len() as u64];
@@ -50,6 +53,13 @@ fn llama3(model: &Model) -> Result<Vec<f32>, Error> {
     let config = &model.config;
     let number = |name: &str, default: f64| config.rope_f64(name).unwrap_or(default) as f32;
     let dim = config.head_dim()?;
+    // A row is made here that nothing stored bounds.
+    if dim > LARGEST_HEAD {
+        return Err(Error::config(
+            "head_dim",
+            format!("is {dim}, expected {LARGEST_HEAD} at most"),
+        ));
+    }
     let base = config.rope_f64("rope_theta").unwrap_or(10000.0);
     let factor = number("factor", 8.0);
     let low = number("low_freq_factor", 1.0);

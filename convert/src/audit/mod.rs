@@ -1,8 +1,11 @@
 //! Fields of the configuration that change what a model computes, and that nobody heeded.
 
 mod fields;
+mod kinds;
 
 use serde_json::Value as Json;
+
+pub(crate) use kinds::check_kinds;
 
 use crate::config::{Config, as_f64};
 

@@ -76,6 +76,13 @@ impl CheckpointFiles {
             {
                 return Ok(None);
             }
+            Err(error) if path.is_symlink() => {
+                return Err(Error::File {
+                    file: path,
+                    reason: format!("is a symbolic link that leads nowhere: {error}"),
+                    help: Some("put the file itself into the folder".into()),
+                });
+            }
             Err(error) => return Err(Error::io(path)(error)),
         };
         if !self.allowed.iter().any(|root| real.starts_with(root)) {
@@ -88,12 +95,20 @@ impl CheckpointFiles {
                 help: Some("put the file itself into the folder".into()),
             });
         }
+        // Whoever opens a pipe waits for its writer, perhaps for ever.
+        if !real.is_file() {
+            return Err(Error::File {
+                file: path,
+                reason: "is no regular file".into(),
+                help: Some("put the file itself into the folder".into()),
+            });
+        }
         Ok(Some(path))
     }
 
     /// Whether there is a file of that name inside the folder.
     pub fn contains(&self, name: &str) -> bool {
-        matches!(self.path(name), Ok(Some(path)) if path.is_file())
+        matches!(self.path(name), Ok(Some(_)))
     }
 
     /// The names of the files in the folder itself, sorted.

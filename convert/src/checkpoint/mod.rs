@@ -132,6 +132,9 @@ impl Checkpoint {
                 help: "download the weights into the folder".into(),
             });
         }
+        if index.is_none() {
+            self.refuse_gaps(&parts)?;
+        }
         let mut seen: HashMap<String, String> = HashMap::new();
         for part in parts {
             let path = self.files.path(part)?.ok_or_else(|| {
@@ -178,6 +181,29 @@ impl Checkpoint {
                 self.warnings.push(format!(
                     "{index} does not name {extra} tensors that are stored"
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts that are numbered `00001-of-00003` say how many there are.
+    fn refuse_gaps(&self, parts: &[&String]) -> Result<(), Error> {
+        for part in parts {
+            let Some(((before, number), (count, after))) = part
+                .split_once("-of-")
+                .and_then(|(head, tail)| Some((head.rsplit_once('-')?, tail.split_once('.')?)))
+            else {
+                continue;
+            };
+            let width = number.len();
+            let all = 1..=count.parse::<u32>().unwrap_or(0).min(u32::from(u16::MAX));
+            let mut named = all.map(|at| format!("{before}-{at:0width$}-of-{count}.{after}"));
+            if let Some(missing) = named.find(|name| !parts.contains(&name)) {
+                return Err(Error::File {
+                    file: self.files.root().join(missing),
+                    reason: format!("is missing: {part} is one of {count} parts"),
+                    help: Some("download the missing files".into()),
+                });
             }
         }
         Ok(())

@@ -484,6 +484,15 @@ impl Expr {
         ))
     }
 
+    /// Whether these are stored values of a float's full width, that no scheme unpacks.
+    pub(crate) fn is_plain(&self) -> bool {
+        match &*self.op {
+            Op::Scheme(_) => false,
+            Op::Widened(stored) => stored.dtype.size() > 1,
+            _ => true,
+        }
+    }
+
     /// A stored tensor of integers among those that the values are read from.
     pub(crate) fn integers(&self) -> Option<&Stored> {
         match &*self.op {

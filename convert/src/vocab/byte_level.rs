@@ -20,6 +20,13 @@ pub(super) fn tokens(
     let mut list = TokenList::new(TOKENIZER_JSON, vocab_size);
     let vocabulary = tokenizer.vocabulary()?;
     for &(text, id) in &vocabulary {
+        if let Some(first) = list.get(id) {
+            let reason = format!(
+                "`model.vocab`: `{}` and `{text}` have the same id {id}",
+                first.text
+            );
+            return Err(Error::file(TOKENIZER_JSON, reason));
+        }
         list.set(id, Token::new(text, TokenType::Normal, NO_SCORE))?;
     }
     for token in all_added(tokenizer, config, &vocabulary) {
@@ -76,6 +83,29 @@ pub(super) fn merges(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<String>, Error> {
     if let Some(merges) = tokenizer.merges()? {
+        let known: HashSet<&str> = tokenizer
+            .vocabulary()?
+            .iter()
+            .map(|(text, _)| *text)
+            .collect();
+        let fits = |merge: &String| {
+            merge.split_once(' ').is_some_and(|(left, right)| {
+                known.contains(left)
+                    && known.contains(right)
+                    && known.contains(format!("{left}{right}").as_str())
+            })
+        };
+        // A prefix of inner tokens is no part of what they join to.
+        let prefix = tokenizer.json["model"]["continuing_subword_prefix"].as_str();
+        if prefix.unwrap_or_default().is_empty()
+            && let Some(at) = merges.iter().position(|merge| !fits(merge))
+        {
+            let reason = format!(
+                "`model.merges[{at}]`: `{}` does not join two tokens of the vocabulary to a third",
+                merges[at]
+            );
+            return Err(Error::file(TOKENIZER_JSON, reason));
+        }
         return Ok(merges);
     }
     merges_txt(request, warnings)?

@@ -34,7 +34,7 @@ pub(super) fn vocab_size(request: &Request<'_>) -> Option<u64> {
         "mamba" | "granitehybrid" | "nemotron_h" | "nemotron_h_moe" => 8,
         "mamba2" => request.config["pad_vocab_size_multiple"]
             .as_u64()
-            .filter(|&multiple| multiple > 0)
+            .filter(|multiple| (1..=4096).contains(multiple))
             .unwrap_or(16),
         _ => 1,
     };

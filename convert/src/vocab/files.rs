@@ -69,8 +69,15 @@ impl TokenizerJson {
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|entry| added_token(entry["id"].as_u64()?, entry))
-            .collect();
+            .enumerate()
+            .map(|(at, entry)| {
+                let token = entry["id"].as_u64().and_then(|id| added_token(id, entry));
+                token.ok_or_else(|| {
+                    let reason = format!("`added_tokens[{at}]` has no `id` and `content`");
+                    Error::file(TOKENIZER_JSON, reason)
+                })
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Self { json, kind, added })
     }
 
@@ -168,10 +175,12 @@ pub(super) struct TokenizerConfig(pub Json);
 
 impl TokenizerConfig {
     pub fn read(files: &CheckpointFiles) -> Result<Option<Self>, Error> {
-        Ok(files
-            .json(TOKENIZER_CONFIG)?
-            .filter(Json::is_object)
-            .map(Self))
+        match files.json(TOKENIZER_CONFIG)? {
+            Some(json) if !json.is_object() => {
+                Err(Error::file(TOKENIZER_CONFIG, "is not a JSON object"))
+            }
+            json => Ok(json.map(Self)),
+        }
     }
 
     /// `added_tokens_decoder`, by id.

@@ -3,6 +3,9 @@
 
 use std::collections::HashMap;
 
+/// Bytes of the longest token that is read: every way to cut it is tried.
+pub(super) const LONGEST: usize = 1024;
+
 /// GPT-2's spelling of bytes: printable Latin-1 letters stand for themselves, the others for
 /// letters from U+0100 on.
 pub(super) fn spelled(bytes: &[u8]) -> String {

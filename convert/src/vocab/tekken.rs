@@ -4,7 +4,7 @@ use bstr::BString;
 use gristmill_gguf::Value;
 use serde_json::Value as Json;
 
-use super::ranks::{all_merges, spelled};
+use super::ranks::{self, all_merges, spelled};
 use super::tokens::{Token, TokenList, TokenType};
 use super::{Error, MERGES, MODEL, PRE, Request, VocabMetadata, pre_tokenizer, strings};
 use crate::checkpoint::CheckpointFiles;
@@ -30,6 +30,15 @@ impl Tekken {
             .unwrap_or(1000);
         let ranked = size.map_or(u64::MAX, |size| size.saturating_sub(reserved));
         let bytes = self.bytes(ranked)?;
+        if let Some(rows) = request.embedding_rows
+            && reserved.saturating_add(bytes.len() as u64) > rows
+        {
+            return Err(Error::BeyondEmbedding {
+                tokens: usize::try_from(reserved)
+                    .map_or(usize::MAX, |n| n.saturating_add(bytes.len())),
+                rows,
+            });
+        }
 
         let mut list = TokenList::new(FILE, None);
         for rank in 0..reserved.min(1 << 20) {
@@ -120,12 +129,16 @@ impl Tekken {
             .take(count)
             .enumerate()
             .map(|(at, token)| {
-                token["token_bytes"]
-                    .as_str()
-                    .and_then(super::unigram::base64)
-                    .ok_or_else(|| {
-                        Error::file(FILE, format!("`vocab[{at}].token_bytes` is not base64"))
-                    })
+                let bad = |reason: &str| {
+                    Error::file(FILE, format!("`vocab[{at}].token_bytes` is {reason}"))
+                };
+                let bytes = token["token_bytes"].as_str();
+                let bytes = bytes.and_then(super::unigram::base64);
+                let bytes = bytes.ok_or_else(|| bad("not base64"))?;
+                if bytes.is_empty() || bytes.len() > ranks::LONGEST {
+                    return Err(bad("no token: it is empty or too long"));
+                }
+                Ok(bytes)
             })
             .collect()
     }

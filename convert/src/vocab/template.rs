@@ -142,6 +142,9 @@ fn problem(source: &str) -> Option<String> {
             .build()
             .ok()?,
     );
+    if let Some(line) = chat::overlong(source) {
+        return Some(format!("line {line}: an expression is too long"));
+    }
     let source = chat::without_training_marks(source);
     let error = environment.template_from_str(&source).err()?;
     let line = error

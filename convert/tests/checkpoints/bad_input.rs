@@ -206,8 +206,8 @@ const CASES: &[(&str, Bend, &[&str])] = &[
     ),
     (
         "a vocabulary that is stated larger than the embedding",
-        Contents(|tiny| tiny.config["vocab_size"] = json!(300)),
-        &["contradicts the weights", "[32, 300]", "[32, 260]"],
+        Contents(|tiny| tiny.config["vocab_size"] = json!(600)),
+        &["contradicts the weights", "`vocab_size` is 600", "260 rows"],
     ),
     (
         "more tokens than the embedding has rows",

@@ -119,6 +119,10 @@ impl ChatTemplate {
         });
         environment.add_function("strftime_now", |format: String| strftime(&format));
         environment.add_filter("tojson", to_json);
+        if let Some(line) = chat::overlong(source) {
+            let reason = "an expression is too long".to_owned();
+            return Err(ChatError::Parse { line, reason });
+        }
         environment
             .add_template_owned(NAME, chat::without_training_marks(source))
             .map_err(|error| parse_error(&error))?;

@@ -94,6 +94,35 @@ fn check_numbers(sizes: Sizes<'_>, findings: &mut Findings<'_>) {
         } else if experts > 0 && used == 0 {
             wrong("expert_used_count", format!("0 of {experts} experts"));
         }
+    } else if experts > 0 && sizes.value("expert_used_count").is_none() {
+        wrong(
+            "expert_used_count",
+            format!("missing, with {experts} experts"),
+        );
+    }
+    if let Some(groups) = sizes
+        .number("expert_group_count")
+        .filter(|&groups| groups > 1)
+    {
+        let used = sizes.number("expert_group_used_count").unwrap_or(0);
+        if !experts.is_multiple_of(groups) || groups >= experts {
+            let message = format!("{groups} groups of {experts} experts");
+            wrong("expert_group_count", message);
+        } else if used == 0 || used >= groups {
+            wrong(
+                "expert_group_used_count",
+                format!("{used} of {groups} groups"),
+            );
+        }
+    }
+    let attends = required(sizes.architecture()).is_some_and(|rules| {
+        let needed = rules.tensors.iter().flatten();
+        needed
+            .into_iter()
+            .any(|stem| stem.ends_with(".attn_output"))
+    });
+    if attends && sizes.number("attention.head_count") == Some(0) {
+        wrong("attention.head_count", "0: expected 1 at least".into());
     }
     for layer in 0..blocks.unwrap_or(0).min(LAYER_LIMIT) as u32 {
         let heads = sizes.of_layer("attention.head_count", Some(layer));

@@ -125,6 +125,27 @@ impl<'a> Sizes<'a> {
                 }),
             "q_rank" => self.number("attention.q_lora_rank"),
             "kv_rank" => self.number("attention.kv_lora_rank"),
+            // Latent keys and values with the rotary part of the keys.
+            "kv_rank+rope" => {
+                let rope = self.number("rope.dimension_count")?;
+                self.number("attention.kv_lora_rank")?.checked_add(rope)
+            }
+            "conv" => self.number("ssm.conv_kernel"),
+            "inner" => self.number("ssm.inner_size"),
+            "state" => self.number("ssm.state_size"),
+            "dt" => self.number("ssm.time_step_rank"),
+            "dt+state*2" => self
+                .size("dt", None)?
+                .checked_add(self.size("state*2", None)?),
+            // Of Mamba 2: what the convolution runs over, and the gate and the steps beside it.
+            "xbc" => {
+                let groups = product(self.number("ssm.group_count"), self.size("state*2", None));
+                self.size("inner", None)?.checked_add(groups?)
+            }
+            "z+xbc+dt" => self
+                .size("inner", None)?
+                .checked_add(self.size("xbc", None)?)?
+                .checked_add(self.size("dt", None)?),
             _ => None,
         }
     }

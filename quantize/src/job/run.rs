@@ -131,7 +131,7 @@ impl PlannedJob<'_> {
         let digests: Vec<TensorDigest> = tensors.iter().map(TensorDigest::new).collect();
         let counters = Counters::default();
         let resumed_tensors = self.verify_resumed(writers, &digests, &counters, control)?;
-        self.check_space(writers)?;
+        self.check_space(|output, tensor| writers[output].note(tensor).is_none())?;
         let works = self.works(writers, &digests);
         let items: Vec<(usize, usize)> = works
             .iter()
@@ -208,16 +208,25 @@ impl PlannedJob<'_> {
         Ok(kept)
     }
 
-    fn check_space(&self, writers: &[Writer]) -> Result<(), JobError> {
+    /// Whether the outputs have room on their disks as they are now.
+    ///
+    /// # Errors
+    /// If they have not.
+    pub fn room(&self) -> Result<(), JobError> {
+        self.check_space(|_, _| true)
+    }
+
+    /// The room for the tensors of an output that are still to be written.
+    fn check_space(&self, open: impl Fn(usize, usize) -> bool) -> Result<(), JobError> {
         let mut folders: BTreeMap<&Path, u64> = BTreeMap::new();
-        for (output, writer) in self.outputs.iter().zip(writers) {
+        for (at, output) in self.outputs.iter().enumerate() {
             let folder = match output.path.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder,
                 _ => Path::new("."),
             };
             let left = output
                 .layout_tensors()
-                .filter(|&(tensor, _)| writer.note(tensor).is_none())
+                .filter(|&(tensor, _)| open(at, tensor))
                 .map(|(_, tensor)| tensor.info.bytes().unwrap_or(0));
             *folders.entry(folder).or_default() += left.sum::<u64>();
         }

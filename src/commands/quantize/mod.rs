@@ -114,6 +114,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         for refusal in planned.outputs().iter().filter_map(PlannedOutput::refusal) {
             context.warn(&format!("would be refused: {refusal}"));
         }
+        if let Err(error) = planned.room() {
+            context.warn(&error.to_string());
+        }
         return print(arguments, &planned, &variants, None, context);
     }
     refuse_own_source(&opened, &planned)?;

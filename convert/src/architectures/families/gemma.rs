@@ -299,6 +299,12 @@ fn pad_embedding(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Er
     if rows >= wanted {
         return Ok(vec![(name.to_owned(), expr)]);
     }
+    if wanted > rows.saturating_mul(2) {
+        return Err(Error::tensor(
+            name,
+            format!("has {rows} rows, and config.json states {wanted} tokens"),
+        ));
+    }
     let zeros = Expr::zeros(expr.ty(), &[expr.row_len(), wanted - rows]);
     let padded = shaped(name, Expr::concat(vec![expr, zeros], &[wanted]))?;
     Ok(vec![(name.to_owned(), padded)])
