@@ -20,7 +20,8 @@ const PICKLE_LIMIT: usize = 1 << 25;
 /// The tensors of a file, in the order of its dictionary.
 pub(super) fn open(path: &Path) -> Result<Vec<Stored>, Error> {
     let map = Arc::new(Map::open(path).map_err(Error::io(path))?);
-    if map.starts_with(LEGACY) {
+    let head = &map[..map.len().min(LEGACY_HEAD)];
+    if head.starts_with(b"\x80") && head.windows(LEGACY.len()).any(|part| part == LEGACY) {
         legacy(path, &map)
     } else {
         archive(path, &map)
@@ -61,21 +62,25 @@ fn archive(path: &Path, map: &Arc<Map>) -> Result<Vec<Stored>, Error> {
 /// What stands in place of a file that git-lfs has not fetched.
 pub(super) const GIT_LFS: &[u8] = b"version https://git-lfs";
 
-/// What files begin with that PyTorch wrote before version 1.6: a pickle that holds a magic number.
-const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+/// The number in the first pickle of files that PyTorch wrote before version 1.6.
+const LEGACY: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+
+/// Bytes that such a pickle takes at most, with protocol and frame.
+const LEGACY_HEAD: usize = 32;
 
 /// The tensors of an older file: pickles one after another (the magic number, the version, the
 /// system, the dictionary, the names of the storages), then each storage with its length in front.
 /// Source: `torch/serialization.py`, `_legacy_save`.
 fn legacy(path: &Path, map: &Arc<Map>) -> Result<Vec<Stored>, Error> {
     let bad = |reason: String| Error::file(path, reason);
-    let mut at = LEGACY.len();
+    let mut at = 0;
     let mut next = || {
         let pickle = Pickle::read(&map[at..map.len().min(at + PICKLE_LIMIT)]).map_err(bad)?;
         at += pickle.length;
         Ok::<_, Error>(pickle)
     };
-    let (_version, _system, state, keys) = (next()?, next()?, next()?, next()?);
+    let (_number, _version, _system) = (next()?, next()?, next()?);
+    let (state, keys) = (next()?, next()?);
     let views = views(path, &state)?;
     let units: HashMap<&str, usize> = views
         .iter()

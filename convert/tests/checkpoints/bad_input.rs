@@ -4,9 +4,9 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process::Command;
 
 use gristmill_convert::{Checkpoint, Conversion, Options, Output};
-use gristmill_gguf::Source as _;
 use serde_json::json;
 
 use super::tiny::{HIDDEN, Tiny, VOCABULARY, archive, convert};
@@ -18,14 +18,14 @@ enum Bend {
 }
 use Bend::{Contents, Files};
 
-const PART: &str = "model.safetensors";
+pub const PART: &str = "model.safetensors";
 const TWO: [&str; 2] = [
     "model-00001-of-00002.safetensors",
     "model-00002-of-00002.safetensors",
 ];
 
 /// Writes the weights in two parts with an index.
-fn split(tiny: &Tiny, folder: &Path, index: impl Fn(&str, &str) -> String) {
+pub fn split(tiny: &Tiny, folder: &Path, index: impl Fn(&str, &str) -> String) {
     fs::remove_file(folder.join(PART)).unwrap();
     let names: Vec<&str> = tiny.tensors.keys().map(String::as_str).collect();
     let (first, second) = names.split_at(names.len() / 2);
@@ -307,6 +307,96 @@ const CASES: &[(&str, Bend, &[&str])] = &[
         }),
         &["no file that PyTorch writes"],
     ),
+    #[cfg(unix)]
+    (
+        "a pipe in place of a file",
+        Files(|_, folder| {
+            fs::remove_file(folder.join("config.json")).unwrap();
+            let made = Command::new("mkfifo")
+                .arg(folder.join("config.json"))
+                .status();
+            assert!(made.unwrap().success());
+        }),
+        &["config.json", "no regular file"],
+    ),
+    (
+        "a folder in place of a file",
+        Files(|_, folder| fs::create_dir(folder.join("tokenizer_config.json")).unwrap()),
+        &["tokenizer_config.json", "no regular file"],
+    ),
+    #[cfg(unix)]
+    (
+        "a link that leads in a circle",
+        Files(|_, folder| {
+            fs::remove_file(folder.join(PART)).unwrap();
+            std::os::unix::fs::symlink(PART, folder.join(PART)).unwrap();
+        }),
+        &[PART, "leads nowhere"],
+    ),
+    (
+        "a numbered part is missing, and no index says so",
+        Files(|tiny, folder| {
+            split(tiny, folder, |_, part| part.into());
+            fs::remove_file(folder.join("model.safetensors.index.json")).unwrap();
+            fs::remove_file(folder.join(TWO[0])).unwrap();
+        }),
+        &[TWO[0], "missing", "one of 00002 parts"],
+    ),
+    (
+        "a norm of another length",
+        Contents(|tiny| tiny.put("model.layers.0.input_layernorm.weight", &[HIDDEN * 2])),
+        &["contradicts the weights", "blk.0.attn_norm.weight", "[64]"],
+    ),
+    (
+        "more dimensions than GGUF has",
+        Contents(|tiny| {
+            tiny.put("model.layers.0.mlp.up_proj.weight", &[1, 1, 1, 48, HIDDEN]);
+        }),
+        &["ffn_up.weight", "5 dimensions"],
+    ),
+    (
+        "no output, though none is shared",
+        Contents(|tiny| drop(tiny.tensors.remove("lm_head.weight"))),
+        &["tie_word_embeddings", "lm_head.weight"],
+    ),
+    (
+        "a vocabulary beyond all bounds",
+        Contents(|tiny| tiny.config["vocab_size"] = json!(4_000_000_000u64)),
+        &["4000000000", "260 rows"],
+    ),
+    (
+        "a head beyond all bounds",
+        Contents(|tiny| {
+            tiny.config["head_dim"] = json!(4_000_000_000u64);
+            tiny.config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0});
+        }),
+        &["head_dim", "4000000000"],
+    ),
+    (
+        "a number that is text",
+        Contents(|tiny| tiny.config["rope_theta"] = json!("10000")),
+        &["`rope_theta`", "not a number"],
+    ),
+    (
+        "a merge of unknown tokens",
+        Contents(|tiny| tiny.tokenizer["model"]["merges"] = json!(["t h", "q z"])),
+        &["merges[1]", "`q z`"],
+    ),
+    (
+        "two tokens under one id",
+        Contents(|tiny| tiny.tokenizer["model"]["vocab"]["in"] = json!(257)),
+        &["same id 257", "`the`", "`in`"],
+    ),
+    (
+        "an added token without an id",
+        Contents(|tiny| tiny.tokenizer["added_tokens"][0]["id"] = json!(-1)),
+        &["added_tokens[0]"],
+    ),
+    (
+        "a configuration of the tokenizer that is none",
+        Files(|_, folder| fs::write(folder.join("tokenizer_config.json"), "[]").unwrap()),
+        &["tokenizer_config.json", "not a JSON object"],
+    ),
     (
         "an adapter in place of a model",
         Files(|_, folder| {
@@ -371,6 +461,17 @@ fn what_is_odd_is_warned_of() {
         tiny.put("lm_head.weight", &[VOCABULARY + 4, HIDDEN]);
     });
     assert!(padded.contains("4 places"), "{padded}");
+    let smaller = warnings(|tiny| tiny.config["vocab_size"] = json!(100));
+    assert!(smaller.contains("260 rows"), "{smaller}");
+    let plain = warnings(|tiny| {
+        tiny.config["quantization_config"] = json!({"quant_method": "gptq", "bits": 4});
+    });
+    assert!(plain.contains("no tensor is stored so"), "{plain}");
+    let template = warnings(|tiny| {
+        let template = format!("{{{{ a }}}}\n{{{{ a{} }}}}", ".b".repeat(100_000));
+        tiny.tokenizer_config = json!({ "chat_template": template });
+    });
+    assert!(template.contains("line 2"), "{template}");
     let unheeded = warnings(|tiny| tiny.config["attn_logit_softcapping"] = json!(30.0));
     assert!(unheeded.contains("attn_logit_softcapping"), "{unheeded}");
 }
@@ -399,106 +500,4 @@ fn overflow_of_f16_is_predicted() {
     );
     assert_eq!(found(Output::BF16), []);
     assert_eq!(found(Output::F32), []);
-}
-
-/// Numbers that are the same on every run.
-fn dice(state: &mut u64, below: usize) -> usize {
-    *state = state
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1);
-    (*state >> 33) as usize % below
-}
-
-/// Converts and reads everything.
-fn read_all(folder: &Path) {
-    let Ok(conversion) = convert(folder) else {
-        return;
-    };
-    for (tensor, info) in conversion.tensors().iter().enumerate() {
-        let _ = conversion.rows(tensor, 0..info.rows());
-    }
-}
-
-/// A vector of four numbers, as PyTorch describes it.
-const VECTOR: &[u8] = b"\x80\x02}X\x06\x00\x00\x00w.bias\
-    ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n\
-    X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89}tRs.";
-
-/// The same in a file of before PyTorch 1.6.
-fn legacy() -> Vec<u8> {
-    let magic = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
-    let version_and_system = b"\x80\x02M\xe9\x03.\x80\x02}.";
-    let keys = b"\x80\x02]X\x01\x00\x00\x000a.";
-    let values = [1.0f32, -2.0, 0.5, 4.0].map(f32::to_le_bytes).concat();
-    let storage = [&4u64.to_le_bytes()[..], &values].concat();
-    [&magic[..], version_and_system, VECTOR, keys, &storage].concat()
-}
-
-#[test]
-fn older_pickles_are_read() {
-    let folder = tempfile::tempdir().unwrap();
-    Tiny::new().write(folder.path());
-    fs::remove_file(folder.path().join(PART)).unwrap();
-    fs::write(folder.path().join("pytorch_model.bin"), legacy()).unwrap();
-    let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    let [tensor] = checkpoint.tensors() else {
-        panic!("{:?}", checkpoint.tensors())
-    };
-    assert_eq!(
-        (tensor.name.as_str(), &tensor.shape[..]),
-        ("w.bias", &[4][..])
-    );
-    let expected = [1.0f32, -2.0, 0.5, 4.0].map(f32::to_le_bytes).concat();
-    assert_eq!(tensor.bytes(), expected);
-}
-
-/// Cuts and flips in every file: whatever comes of it is no panic.
-#[test]
-fn damaged_files_never_panic() {
-    let mut state = 11;
-    let safetensors = tempfile::tempdir().unwrap();
-    let tiny = Tiny::new();
-    tiny.write(safetensors.path());
-    let parts = tempfile::tempdir().unwrap();
-    tiny.write(parts.path());
-    split(&tiny, parts.path(), |_, part| part.into());
-    let pickle = tempfile::tempdir().unwrap();
-    tiny.write(pickle.path());
-    fs::remove_file(pickle.path().join(PART)).unwrap();
-    let file = archive(&[("archive/data.pkl", VECTOR), ("archive/data/0", &[0; 16])]);
-    fs::write(pickle.path().join("pytorch_model.bin"), file).unwrap();
-    let older = tempfile::tempdir().unwrap();
-    tiny.write(older.path());
-    fs::remove_file(older.path().join(PART)).unwrap();
-    fs::write(older.path().join("pytorch_model.bin"), legacy()).unwrap();
-    for (folder, name, head, rounds) in [
-        (&older, "pytorch_model.bin", usize::MAX, 300),
-        (&safetensors, "config.json", usize::MAX, 120),
-        (&safetensors, "tokenizer.json", usize::MAX, 120),
-        (&safetensors, PART, 2500, 120),
-        (&parts, "model.safetensors.index.json", usize::MAX, 60),
-        (&pickle, "pytorch_model.bin", usize::MAX, 300),
-    ] {
-        let path = folder.path().join(name);
-        let whole = fs::read(&path).unwrap();
-        let head = head.min(whole.len());
-        for round in 0..rounds {
-            let mut bytes = whole.clone();
-            if round % 4 == 0 {
-                bytes.truncate(dice(&mut state, head));
-            } else {
-                for _ in 0..=round % 3 {
-                    let at = dice(&mut state, head);
-                    bytes[at] = match round % 2 {
-                        0 => bytes[at] ^ 1 << dice(&mut state, 8),
-                        _ => b"0123456789-[]{}\",eE.x"[dice(&mut state, 21)],
-                    };
-                }
-            }
-            fs::write(&path, &bytes).unwrap();
-            let outcome = catch_unwind(AssertUnwindSafe(|| read_all(folder.path())));
-            assert!(outcome.is_ok(), "{name}, round {round}");
-        }
-        fs::write(&path, &whole).unwrap();
-    }
 }

@@ -19,6 +19,8 @@ const FEED_FORWARD: usize = 48;
 pub struct Tiny {
     pub config: Json,
     pub tokenizer: Json,
+    /// None is written where this is `null`.
+    pub tokenizer_config: Json,
     /// Name, shape and values.
     pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
@@ -34,6 +36,7 @@ impl Tiny {
                 "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": false
             }),
             tokenizer: tokenizer(),
+            tokenizer_config: Json::Null,
             tensors: BTreeMap::new(),
         };
         tiny.put("model.embed_tokens.weight", &[VOCABULARY, HIDDEN]);
@@ -74,6 +77,10 @@ impl Tiny {
     pub fn write(&self, folder: &Path) {
         fs::write(folder.join("config.json"), self.config.to_string()).unwrap();
         fs::write(folder.join("tokenizer.json"), self.tokenizer.to_string()).unwrap();
+        if !self.tokenizer_config.is_null() {
+            let text = self.tokenizer_config.to_string();
+            fs::write(folder.join("tokenizer_config.json"), text).unwrap();
+        }
         let all: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
         self.write_part(&folder.join("model.safetensors"), &all);
     }
