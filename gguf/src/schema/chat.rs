@@ -35,7 +35,13 @@ pub fn overlong(source: &str) -> Option<usize> {
     while let Some(open) = rest(at).find('{').map(|found| at + found) {
         at = match rest(open).as_bytes() {
             [_, b'#', ..] => behind(open, "#}"),
-            [_, b'%', tag @ ..] if is_raw(tag) => behind(open, "endraw"),
+            [_, b'%', tag @ ..] if begins(tag, b"raw") => {
+                let mut end = open;
+                while end < source.len() && !begins(&source.as_bytes()[end..], b"endraw") {
+                    end = behind(end, "{%");
+                }
+                end
+            }
             [_, b'%' | b'{', ..] => match end_of(rest(open + 2)) {
                 Some(length) => open + 2 + length,
                 None => return Some(line(open)),
@@ -46,10 +52,10 @@ pub fn overlong(source: &str) -> Option<usize> {
     None
 }
 
-fn is_raw(tag: &[u8]) -> bool {
-    let tag = tag.strip_prefix(b"-").or_else(|| tag.strip_prefix(b"+"));
-    let tag = tag.unwrap_or_default().trim_ascii_start();
-    tag.starts_with(b"raw")
+/// Whether what stands behind a tag's opening begins with this word.
+fn begins(tag: &[u8], word: &[u8]) -> bool {
+    let marked = tag.strip_prefix(b"-").or_else(|| tag.strip_prefix(b"+"));
+    marked.unwrap_or(tag).trim_ascii_start().starts_with(word)
 }
 
 /// Bytes up to the end of a tag; `None` if it is too long.
@@ -90,7 +96,7 @@ mod tests {
     fn long_expressions_are_found() {
         let deep = format!("a\n{{{{ b{} }}}}", ".c".repeat(1500));
         assert_eq!(overlong(&deep), Some(2));
-        let hidden = format!("{{% raw %}}{{{{ ' {{% endraw %}}{deep}");
+        let hidden = format!("{{% raw %}} endraw {{{{ ' {{%- endraw %}}{deep}");
         assert_eq!(overlong(&hidden), Some(2));
         let hidden = format!("{{# ' #}}{{{{ {{'a': {{}}}} }}}}{deep}");
         assert_eq!(overlong(&hidden), Some(2));
