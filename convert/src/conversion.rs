@@ -117,6 +117,7 @@ impl Conversion {
             &mut warnings,
         )?;
         model.write_params(&mut metadata, file_type)?;
+        audit::refuse(&model.config, architecture.name)?;
         metadata.set("general.quantization_version", QUANTIZATION_VERSION);
         let embedding = tensors.iter().find(|t| t.name == "token_embd.weight");
         let embedding_rows = embedding.map(|tensor| tensor.expr.row_count());

@@ -53,6 +53,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The configuration asks for what no graph of GGUF computes.
+    #[error(
+        "config.json: `{field}` is `{value}`, which the {architecture} graph of GGUF does not compute (known: {known})"
+    )]
+    Unsupported {
+        /// The architecture's GGUF name.
+        architecture: &'static str,
+        /// The field.
+        field: String,
+        /// Its value.
+        value: String,
+        /// Values that are understood.
+        known: String,
+    },
     /// What the configuration says and what is stored exclude each other.
     #[error("config.json contradicts the weights: {first}{}", and_more(*further))]
     Contradiction {
@@ -120,6 +134,7 @@ impl Error {
             Self::Io { .. }
             | Self::Tensor { .. }
             | Self::Config { .. }
+            | Self::Unsupported { .. }
             | Self::Contradiction { .. }
             | Self::UntiedHead { .. } => None,
         };
@@ -129,6 +144,10 @@ impl Error {
             }
             Self::File { .. } | Self::Tensor { .. } => {
                 "download the file again, or take the one that is published with the other files"
+            }
+            Self::Unsupported { .. } => {
+                "the file would load and compute something else than the model; correct config.json \
+                 if the model means one of the known values"
             }
             Self::UntiedHead { .. } => {
                 "set `tie_word_embeddings` to false in config.json if the stored output is right, \

@@ -76,7 +76,7 @@ pub(crate) fn file_type(ty: TensorType, kept: Option<TensorType>) -> u32 {
 }
 
 /// Names (of GGUF) whose tensors are read as F32 by every graph.
-const ALWAYS_F32: [&str; 14] = [
+const ALWAYS_F32: [&str; 16] = [
     "ffn_gate_inp.weight",
     "ffn_gate_inp_shexp.weight",
     "position_embd.weight",
@@ -90,6 +90,8 @@ const ALWAYS_F32: [&str; 14] = [
     "altup_correct_coef.weight",
     "altup_predict_coef.weight",
     "indexer.proj.weight",
+    "indexer.q_proj.weight",
+    "indexer.k_proj.weight",
     "time_mix_lerp_fused.weight",
 ];
 

@@ -23,6 +23,8 @@ pub enum Rope {
     Pairs,
     /// Dimensions `i` and `i + n / 2`.
     Halves,
+    /// The same in heads whose halves were made pairs as a whole, though only a part rotates.
+    HalvesOfPairs,
 }
 
 /// Which layers rotate.
@@ -32,6 +34,8 @@ pub enum RopeLayers {
     All,
     /// The windowed ones, if the model has a window; else all.
     Windowed,
+    /// The windowed ones and those without experts before the first that has them.
+    WindowedOrDense,
     /// All but every fourth.
     ThreeOfFour,
     /// All if `rope.scaling.finetuned` is true, else none.
@@ -92,6 +96,15 @@ pub enum Gating {
     SparseMixer,
 }
 
+/// What a gate of the attention's output goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateActivation {
+    /// Sigmoid.
+    Sigmoid,
+    /// `ln(1 + e^x)`.
+    Softplus,
+}
+
 /// What the attention scores are multiplied with when no key says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionScale {
@@ -128,6 +141,8 @@ pub struct Architecture {
     pub name: &'static str,
     /// Normalisation.
     pub norm: Norm,
+    /// RMS norms instead where the file has the key of their epsilon.
+    pub norm_by_key: bool,
     /// Stem of the tensor that normalises the input of the feed-forward block.
     pub ffn_norm: &'static str,
     /// Stem of the final norm.
@@ -137,6 +152,9 @@ pub struct Architecture {
     pub parallel: bool,
     /// Rotation.
     pub rope: Rope,
+    /// Where only a part of a head rotates, rows were nevertheless brought from halves to pairs as a
+    /// whole.
+    pub whole_pairs: bool,
     /// Layers that rotate.
     pub rope_layers: RopeLayers,
     /// Whether scaled frequencies (and frequency factors) also hold for windowed layers.
@@ -159,6 +177,10 @@ pub struct Architecture {
     pub qk_norm_after_rope: bool,
     /// Queries and keys of rotating layers are normalised without a weight.
     pub qk_norm_plain: bool,
+    /// Which dimensions of a head of the indexer rotate together.
+    pub indexer_rope: Rope,
+    /// What gates of the attention's output go through.
+    pub attention_gate: GateActivation,
     /// Values are normalised without a weight.
     pub value_norm: bool,
     /// Queries are scaled with the logarithm of the position: floor and factor.
@@ -178,6 +200,8 @@ pub struct Architecture {
     pub expert_norm: bool,
     /// The expert's weight multiplies its input, not its output.
     pub expert_weight_on_input: bool,
+    /// Routed and shared experts are averaged, not added.
+    pub expert_average: bool,
     /// The least time step of Mamba 2; files do not carry it, all published models have this one.
     pub least_step: f32,
     /// Embedding scale.
@@ -195,10 +219,12 @@ pub struct Architecture {
 const PLAIN: Architecture = Architecture {
     name: "",
     norm: Norm::Rms,
+    norm_by_key: false,
     ffn_norm: "ffn_norm",
     output_norm: "output_norm",
     parallel: false,
     rope: Rope::None,
+    whole_pairs: false,
     rope_layers: RopeLayers::All,
     rope_scaling_windowed: true,
     rope_base_windowed: 0.0,
@@ -210,6 +236,8 @@ const PLAIN: Architecture = Architecture {
     attention_scale: AttentionScale::Head,
     qk_norm_after_rope: false,
     qk_norm_plain: false,
+    indexer_rope: Rope::Halves,
+    attention_gate: GateActivation::Sigmoid,
     value_norm: false,
     temperature: None,
     alibi: 0.0,
@@ -219,6 +247,7 @@ const PLAIN: Architecture = Architecture {
     sigmoid_if_biased: false,
     expert_norm: true,
     expert_weight_on_input: false,
+    expert_average: false,
     least_step: 0.0,
     embedding_scale: EmbeddingScale::Key(1.0),
     residual_depth: 0.0,
@@ -346,6 +375,17 @@ pub const TABLE: &[Architecture] = &[
         ..PAIRS
     },
     Architecture {
+        name: "cohere2moe",
+        norm: Norm::Layer,
+        norm_by_key: true,
+        parallel: true,
+        rope_layers: RopeLayers::WindowedOrDense,
+        window_layers: WindowLayers::LastFull(4),
+        gating: Gating::SoftmaxChosen,
+        expert_average: true,
+        ..PAIRS
+    },
+    Architecture {
         name: "command-r",
         norm: Norm::Layer,
         parallel: true,
@@ -463,6 +503,7 @@ pub const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "glm-dsa",
+        indexer_rope: Rope::Pairs,
         ..DEEPSEEK
     },
     Architecture {
@@ -502,7 +543,13 @@ pub const TABLE: &[Architecture] = &[
         ..GRANITE
     },
     Architecture {
+        name: "granite_swa",
+        window_layers: WindowLayers::FirstFull(4),
+        ..GRANITE
+    },
+    Architecture {
         name: "granitehybrid",
+        whole_pairs: true,
         rope_layers: RopeLayers::Finetuned,
         ..GRANITE
     },
@@ -518,6 +565,16 @@ pub const TABLE: &[Architecture] = &[
     Architecture {
         name: "hunyuan-moe",
         qk_norm_after_rope: true,
+        ..HALVES
+    },
+    Architecture {
+        name: "hunyuan_vl",
+        qk_norm_after_rope: true,
+        ..HALVES
+    },
+    Architecture {
+        name: "hy_v3",
+        gating: Gating::Sigmoid,
         ..HALVES
     },
     Architecture {
@@ -551,6 +608,14 @@ pub const TABLE: &[Architecture] = &[
         name: "kimi-linear",
         gating: Gating::Sigmoid,
         ..PLAIN
+    },
+    Architecture {
+        name: "laguna",
+        rope_scaling_windowed: false,
+        window_layers: WindowLayers::FirstFull(4),
+        attention_gate: GateActivation::Softplus,
+        gating: Gating::Sigmoid,
+        ..HALVES
     },
     Architecture {
         name: "lfm2",
@@ -609,6 +674,18 @@ pub const TABLE: &[Architecture] = &[
         ..PLAIN
     },
     Architecture {
+        name: "mellum",
+        rope_scaling_windowed: false,
+        window_layers: WindowLayers::LastFull(4),
+        ..HALVES
+    },
+    Architecture {
+        name: "mimo2",
+        rope_scaling_windowed: false,
+        gating: Gating::Sigmoid,
+        ..HALVES
+    },
+    Architecture {
         name: "minicpm",
         embedding_scale: EmbeddingScale::Key(12.0),
         residual_depth: 1.4,
@@ -625,6 +702,12 @@ pub const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "minimax-m2",
+        gating: Gating::Sigmoid,
+        ..HALVES
+    },
+    Architecture {
+        name: "minimax-m3",
+        activation: Activation::SwigluOai,
         gating: Gating::Sigmoid,
         ..HALVES
     },
@@ -719,6 +802,10 @@ pub const TABLE: &[Architecture] = &[
     Architecture {
         name: "orion",
         norm: Norm::Layer,
+        ..HALVES
+    },
+    Architecture {
+        name: "paddleocr",
         ..HALVES
     },
     Architecture {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gristmill_gguf::Metadata;
 
-use crate::attention::{Attention, Bias, LatentAttention};
+use crate::attention::{Attention, Bias, IndexCache, LatentAttention};
 use crate::cache::HeadCache;
 use crate::error::Error;
 use crate::feed_forward::{Dense, Experts};
@@ -19,6 +19,8 @@ use crate::weights::{Loader, NormWeights};
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub heads: Vec<HeadCache>,
+    /// Index keys of sparse attention, for each sequence.
+    pub indexes: Vec<IndexCache>,
     pub states: Vec<State>,
 }
 
@@ -101,7 +103,7 @@ impl Layer {
             true => norm("attn_output_norm")?,
             false => None,
         };
-        let plain = architecture.norm == crate::architecture::Norm::Layer
+        let plain = parameters.norm == crate::architecture::Norm::Layer
             && !loader.has("output_norm.weight")
             && after_ffn.is_none();
         if plain {
@@ -158,6 +160,15 @@ impl Layer {
         self.cache_shape
     }
 
+    /// Length of an index key, where the layer chooses keys.
+    pub fn index_length(&self) -> Option<usize> {
+        match (&self.attention, &self.latent) {
+            (Some(block), _) => block.index_length(),
+            (None, Some(block)) => block.index_length(),
+            (None, None) => None,
+        }
+    }
+
     /// Mixes tokens: attention, recurrence, or both added.
     pub fn mix(
         &self,
@@ -166,10 +177,10 @@ impl Layer {
         memories: &mut [Memory],
         index: usize,
     ) -> Option<Vec<f32>> {
-        let heads = &mut memories[self.cache].heads;
+        let Memory { heads, indexes, .. } = &mut memories[self.cache];
         let mut out = match (&self.attention, &self.latent) {
-            (Some(block), _) => Some(block.forward(pass, input, heads)),
-            (None, Some(block)) => Some(block.forward(pass, input, heads)),
+            (Some(block), _) => Some(block.forward(pass, input, heads, indexes)),
+            (None, Some(block)) => Some(block.forward(pass, input, heads, indexes)),
             (None, None) => None,
         };
         if let Some(block) = &self.recurrent {

@@ -87,7 +87,7 @@ impl Model {
             found: name.to_owned(),
         })?;
         let parameters = Parameters::read(metadata, row, file.tensors().len())?;
-        let loader = Loader::new(&file, row.norm, parameters.epsilon);
+        let loader = Loader::new(&file, parameters.norm, parameters.epsilon);
         let width = parameters.width;
         let embedding = loader.table("token_embd.weight", width)?;
         let heads = parameters.layers.iter().map(|l| l.heads).max().unwrap_or(0);
@@ -105,7 +105,7 @@ impl Model {
         let output_norm = match loader.norm(row.output_norm, width)? {
             Some(norm) => Some(norm),
             None if post_norm || t5.is_some() => None,
-            None if row.norm == architecture::Norm::Layer => Some(loader.plain_norm()),
+            None if parameters.norm == architecture::Norm::Layer => Some(loader.plain_norm()),
             None => return Err(missing(&format!("{}.weight", row.output_norm))),
         };
         let embedding_norm = match row.output_norm {

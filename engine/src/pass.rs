@@ -1,5 +1,6 @@
 //! What one forward pass carries through the layers.
 
+use crate::attention::Selection;
 use crate::imatrix::Collector;
 use crate::matmul::{Activations, Compute, ExpertTokens};
 use crate::ops;
@@ -66,6 +67,8 @@ pub(crate) struct Pass<'a> {
     pub positions: Vec<usize>,
     /// For full and for windowed layers.
     pub ropes: [RopeTable; 2],
+    /// What sparse attention has chosen last; `None`: everything.
+    pub selection: Option<Selection>,
 }
 
 impl Pass<'_> {

@@ -32,15 +32,32 @@ impl RopeTable {
 
     /// Rotates a head of the token with this index in the batch.
     pub fn apply(&self, token: usize, head: &mut [f32]) {
+        self.apply_as(self.kind, token, head);
+    }
+
+    /// The same where other dimensions rotate together.
+    pub fn apply_as(&self, kind: Rope, token: usize, head: &mut [f32]) {
         let half = self.dims / 2;
         let turns = &self.turns[token * half..][..half];
-        match self.kind {
+        match kind {
             Rope::None => {}
             Rope::Pairs => {
                 for (pair, [cos, sin]) in head.chunks_exact_mut(2).zip(turns) {
                     let (a, b) = (pair[0], pair[1]);
                     pair[0] = a * cos - b * sin;
                     pair[1] = a * sin + b * cos;
+                }
+            }
+            Rope::HalvesOfPairs => {
+                let middle = head.len() / 2;
+                let place = |i: usize| match i.checked_sub(middle) {
+                    None => 2 * i,
+                    Some(i) => 2 * i + 1,
+                };
+                for (i, [cos, sin]) in turns.iter().enumerate() {
+                    let (i, j) = (place(i), place(i + half));
+                    (head[i], head[j]) =
+                        (head[i] * cos - head[j] * sin, head[i] * sin + head[j] * cos);
                 }
             }
             Rope::Halves => {

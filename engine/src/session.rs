@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gristmill_quantize::Isa;
 
+use crate::attention::IndexCache;
 use crate::cache::{HeadCache, KvType};
 use crate::error::Error;
 use crate::imatrix::Collector;
@@ -73,13 +74,6 @@ impl<'m> Session<'m> {
                 "a session needs room for at least one token of one sequence".into(),
             ));
         }
-        if let Some(top) = model.parameters.sparse_top.filter(|&top| context > top) {
-            return Err(Error::Usage(format!(
-                "{} attends sparsely beyond {top} tokens, which is not implemented; a context of \
-                 {context} needs it",
-                model.architecture()
-            )));
-        }
         let kv_type = if exact { KvType::F32 } else { kv_type };
         let layers = model.layers.iter().enumerate();
         let memories = layers.map(|(index, layer)| Memory {
@@ -89,6 +83,12 @@ impl<'m> Session<'m> {
                     .map(|_| HeadCache::new(kv_type, context, key, value))
                     .collect(),
                 _ => Vec::new(),
+            },
+            indexes: match layer.index_length() {
+                Some(length) => (0..sequences)
+                    .map(|_| IndexCache::new(context, length))
+                    .collect(),
+                None => Vec::new(),
             },
             states: match &layer.recurrent {
                 Some(block) => vec![block.state(); sequences],
@@ -277,6 +277,7 @@ impl<'m> Session<'m> {
             spans,
             positions,
             ropes,
+            selection: None,
         };
         let state = State {
             model,

@@ -108,7 +108,7 @@ impl Block {
         cross: Option<(&mut [HeadCache], &[usize])>,
     ) {
         let input = pass.normalised(Some(&self.attention_norm), x, width);
-        let out = self.attention.forward(pass, &input, own);
+        let out = self.attention.forward(pass, &input, own, &mut []);
         pass.recycle(input);
         ops::add(x, &out);
         pass.scratch.give(out);

@@ -331,13 +331,12 @@ fn is_never_needed(name: &str) -> bool {
         ".attention.bias",
         ".rotary_emb.inv_freq",
     ];
-    const PREFIXES: [&str; 11] = [
+    const PREFIXES: [&str; 10] = [
         "mlp",
         "vit.",
         "vpm.",
         "siglip2.",
         "conformer.",
-        "merger.",
         "resampler.",
         "sound_encoder.",
         "sound_projection.",
@@ -358,7 +357,7 @@ fn is_never_needed(name: &str) -> bool {
         "image_newline",
         "view_seperator",
         "patch_embed",
-        "patch_merger.",
+        "merger.",
         "patch_merge_mlp.",
         "model.connector.",
         "multi_modal_projector.",

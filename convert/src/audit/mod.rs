@@ -2,10 +2,12 @@
 
 mod fields;
 mod kinds;
+mod values;
 
 use serde_json::Value as Json;
 
 pub(crate) use kinds::check_kinds;
+pub(crate) use values::refuse;
 
 use crate::config::{Config, as_f64};
 
@@ -117,133 +119,6 @@ const NORMALISED: [&str; 5] = [
     "qwen3vlmoe",
 ];
 
-/// Activations that graphs are built with, by architecture. Only those are judged that are listed.
-const ACTIVATIONS: &[(Activation, &[&str])] = &[
-    (
-        Activation::Silu,
-        &[
-            "afmoe",
-            "bitnet",
-            "cohere2",
-            "command-r",
-            "deepseek",
-            "deepseek2",
-            "dots1",
-            "ernie4_5",
-            "ernie4_5-moe",
-            "eurobert",
-            "exaone",
-            "exaone4",
-            "falcon-h1",
-            "glm4",
-            "glm4moe",
-            "granite",
-            "granitehybrid",
-            "granitemoe",
-            "hunyuan-dense",
-            "hunyuan-moe",
-            "internlm2",
-            "jamba",
-            "lfm2",
-            "lfm2moe",
-            "llama",
-            "llama4",
-            "mamba",
-            "mamba2",
-            "minicpm",
-            "minicpm3",
-            "minimax-m2",
-            "olmo",
-            "olmo2",
-            "olmoe",
-            "phi3",
-            "phimoe",
-            "qwen2",
-            "qwen2moe",
-            "qwen3",
-            "qwen3moe",
-            "qwen35",
-            "qwen35moe",
-            "qwen3next",
-            "seed_oss",
-            "smollm3",
-            "stablelm",
-        ],
-    ),
-    (
-        Activation::Gelu,
-        &[
-            "bert",
-            "bloom",
-            "falcon",
-            "gemma",
-            "gemma2",
-            "gemma3",
-            "gemma3n",
-            "gemma4",
-            "gpt2",
-            "gptneox",
-            "mpt",
-            "phi2",
-            "starcoder",
-            "starcoder2",
-            "t5",
-        ],
-    ),
-    (
-        Activation::SquaredRelu,
-        &["arcee", "nemotron", "nemotron_h"],
-    ),
-    (Activation::Xielu, &["apertus"]),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activation {
-    Silu,
-    Gelu,
-    Relu,
-    SquaredRelu,
-    Xielu,
-}
-
-impl Activation {
-    /// By the name that configurations have for it; the approximations of GELU are one.
-    fn named(name: &str) -> Option<Self> {
-        Some(match name.strip_prefix("gated-").unwrap_or(name) {
-            "silu" | "swish" | "swiglu" => Self::Silu,
-            "relu" => Self::Relu,
-            "relu2" | "relu_squared" | "squared_relu" => Self::SquaredRelu,
-            "xielu" => Self::Xielu,
-            name if name.starts_with("gelu") || name == "geglu" => Self::Gelu,
-            _ => return None,
-        })
-    }
-}
-
-/// Fields that name the activation, the one that counts first.
-const ACTIVATION_FIELDS: [&str; 6] = [
-    "hidden_activation",
-    "hidden_act",
-    "activation_function",
-    "mlp_hidden_act",
-    "feed_forward_proj",
-    "activation",
-];
-
-/// Kinds of rotary scaling that become keys or tensors, or mean none.
-const ROPE_TYPES: [&str; 10] = [
-    "default",
-    "none",
-    "linear",
-    "yarn",
-    "llama3",
-    "longrope",
-    "su",
-    "mrope",
-    "proportional",
-    "dynamic",
-];
-
 /// What of the configuration has no effect though it changes the model: one warning for each field.
 /// Called when everything that is heeded has been asked for.
 pub(crate) fn unheeded(config: &Config, architecture: &str) -> Vec<String> {
@@ -286,24 +161,7 @@ pub(crate) fn unheeded(config: &Config, architecture: &str) -> Vec<String> {
     {
         found.push(format!("`sliding_window` is {window}"));
     }
-    let scaling = config.rope_type();
-    // Only with an alpha does a dynamic scaling have a fixed base.
-    let dynamic = scaling == "dynamic" && config.rope("alpha").is_none();
-    if dynamic || !ROPE_TYPES.contains(&scaling) {
-        found.push(format!("the rotary scaling is `{scaling}`"));
-    }
-    let expected = ACTIVATIONS
-        .iter()
-        .find(|(_, architectures)| architectures.contains(&architecture));
-    let stated = ACTIVATION_FIELDS
-        .iter()
-        .find_map(|field| Some((field, config.stated(field)?.as_str()?)));
-    if let (Some((expected, _)), Some((field, name))) = (expected, stated)
-        && !config.is_heeded(field)
-        && Activation::named(name) != Some(*expected)
-    {
-        found.push(format!("`{field}` is `{name}`"));
-    }
+    found.extend(values::unheeded_scaling(config, architecture));
     let mut warnings: Vec<String> = found
         .into_iter()
         .map(|fact| {
@@ -321,7 +179,7 @@ pub(crate) fn unheeded(config: &Config, architecture: &str) -> Vec<String> {
 fn unknown(config: &Config, architecture: &str) -> Option<String> {
     let judged = |field: &str| {
         FIELDS.iter().any(|(known, _)| *known == field)
-            || ACTIVATION_FIELDS.contains(&field)
+            || values::is_judged(field)
             || BUILT_IN
                 .iter()
                 .any(|(of, known, _)| (*of, *known) == (architecture, field))
@@ -387,8 +245,6 @@ mod tests {
             ("attn_logit_softcapping", json!(0.0), json!(30.0)),
             ("attention_multiplier", json!(0.25), json!(0.2)),
             ("query_pre_attn_scalar", json!(16), json!(32)),
-            ("hidden_act", json!("silu"), json!("gelu")),
-            ("hidden_act", json!("swish"), json!("my_own")),
             ("num_experts", json!(0), json!(8)),
             (
                 "rope_scaling",

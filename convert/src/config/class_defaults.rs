@@ -16,7 +16,13 @@ pub(super) fn class_defaults(published: &Json, fields: &Map<String, Json>) -> Ma
         types.push(root.clone());
         for key in TEXT_CONFIGS {
             if let Some(text) = published.get(key).filter(|text| text.is_object()) {
-                types.push(model_type(text).unwrap_or_else(|| format!("{root}/{key}")));
+                match model_type(text) {
+                    Some(own) => {
+                        let added = format!("{root}/{key}/{own}");
+                        types.extend([own, added]);
+                    }
+                    None => types.push(format!("{root}/{key}")),
+                }
             }
         }
     }

@@ -132,7 +132,7 @@ pub(super) fn after(sources: &Sources<'_>, out: &mut VocabMetadata) {
             out.set(ADD_SPACE_PREFIX, false);
             out.set("tokenizer.ggml.add_bos_token", true);
         }
-        "ernie4_5" | "ernie4_5-moe" => {
+        "ernie4_5" | "ernie4_5-moe" | "paddleocr" => {
             if let Some(prefix) = stated_space_prefix(sources) {
                 out.set(ADD_SPACE_PREFIX, prefix);
             }
@@ -156,8 +156,10 @@ pub(super) fn after(sources: &Sources<'_>, out: &mut VocabMetadata) {
                 out.set("tokenizer.ggml.add_bos_token", false);
             }
         }
-        "hunyuan-dense" => {
-            if let Some(end) = id("eod_token_id") {
+        "hunyuan-dense" | "hunyuan_vl" => {
+            // The class's own end of a document is 3.
+            let stated = !request.config["eod_token_id"].is_null();
+            if let Some(end) = id("eod_token_id").or((!stated).then_some(Value::U32(3))) {
                 out.set("tokenizer.ggml.eos_token_id", end);
             }
             if let Some(first) = first_of_several_ends(sources) {

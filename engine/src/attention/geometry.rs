@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::kernel::{self, Bias, Buffers, Row, Rule};
+use super::sparse::Selection;
 use crate::cache::HeadCache;
 use crate::parameters::Mask;
 use crate::pass::Pass;
@@ -26,9 +27,15 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     /// Attention of all tokens: `queries` is token × head × key length, the result token × head ×
-    /// value length. `caches` holds sequence × KV head.
-    pub fn attend(&self, pass: &mut Pass<'_>, caches: &[HeadCache], queries: &[f32]) -> Vec<f32> {
-        self.attend_to(pass, caches, queries, None)
+    /// value length. `caches` holds sequence × KV head; `selection` what is seen of it.
+    pub fn attend(
+        &self,
+        pass: &mut Pass<'_>,
+        caches: &[HeadCache],
+        queries: &[f32],
+        selection: Option<&Selection>,
+    ) -> Vec<f32> {
+        self.attend_to(pass, caches, queries, None, selection)
     }
 
     /// As [`Geometry::attend`], to `keys[sequence]` keys instead of the sequence's own.
@@ -38,6 +45,7 @@ impl Geometry {
         caches: &[HeadCache],
         queries: &[f32],
         keys: Option<&[usize]>,
+        selection: Option<&Selection>,
     ) -> Vec<f32> {
         let Self {
             heads,
@@ -84,15 +92,16 @@ impl Geometry {
                     let own = span.start + span.count;
                     let keys = keys.map_or(own, |keys| keys[span.sequence]);
                     let visible = self.mask.visible(position, keys);
+                    let token = span.first + *first + t;
                     for g in 0..group {
                         let (head, visible) = (kv * group + g, visible.clone());
                         list.push(Row {
                             head,
                             position,
                             visible,
+                            chosen: selection.map(|s| s.row(token, head, heads)),
                         });
                     }
-                    let token = span.first + *first + t;
                     let from = (token * heads + kv * group) * key_length;
                     q[t * group * key_length..][..group * key_length]
                         .copy_from_slice(&queries[from..][..group * key_length]);

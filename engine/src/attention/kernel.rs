@@ -88,11 +88,13 @@ pub(crate) struct Rule<'a> {
 
 /// One row: a query head of a token.
 #[derive(Debug, Clone)]
-pub(crate) struct Row {
+pub(crate) struct Row<'a> {
     pub head: usize,
     pub position: usize,
     /// Positions it sees.
     pub visible: Range<usize>,
+    /// Those of them that it sees, where they are chosen: a bit each, a word for each tile.
+    pub chosen: Option<&'a [u64]>,
 }
 
 /// Buffers of a thread.
@@ -111,7 +113,7 @@ pub(crate) fn attend(
     isa: Isa,
     cache: &HeadCache,
     rule: Rule<'_>,
-    rows: &[Row],
+    rows: &[Row<'_>],
     queries: &[f32],
     out: &mut [f32],
     buffers: &mut Buffers,
@@ -132,7 +134,7 @@ pub(crate) fn attend(
 struct Attend<'a> {
     cache: &'a HeadCache,
     rule: Rule<'a>,
-    rows: &'a [Row],
+    rows: &'a [Row<'a>],
     queries: &'a [f32],
     out: &'a mut [f32],
     buffers: &'a mut Buffers,
@@ -194,7 +196,7 @@ impl Loops for Attend<'_> {
 
 /// Scale, soft cap, bias and mask of a row's scores in the tile that begins at `start`.
 #[inline(always)]
-fn scale_scores(rule: &Rule<'_>, row: &Row, start: usize, scores: &mut [f32]) {
+fn scale_scores(rule: &Rule<'_>, row: &Row<'_>, start: usize, scores: &mut [f32]) {
     for s in scores.iter_mut() {
         *s *= rule.scale;
     }
@@ -212,6 +214,14 @@ fn scale_scores(rule: &Rule<'_>, row: &Row, start: usize, scores: &mut [f32]) {
     let until = row.visible.end.saturating_sub(start).min(TILE).max(from);
     scores[..from].fill(f32::NEG_INFINITY);
     scores[until..].fill(f32::NEG_INFINITY);
+    if let Some(chosen) = row.chosen {
+        let word = chosen.get(start / TILE).copied().unwrap_or(0);
+        for (i, s) in scores.iter_mut().enumerate() {
+            if (word >> i) & 1 == 0 {
+                *s = f32::NEG_INFINITY;
+            }
+        }
+    }
 }
 
 /// Turns scores into weights relative to the running maximum and adds them to the running sum.
@@ -373,10 +383,15 @@ mod tests {
             let dot: f32 = k.iter().zip(query).map(|(a, b)| a * b).sum();
             f64::from(dot * scale)
         };
-        let weights: Vec<f64> = row.visible.clone().map(|p| score(&keys[p]).exp()).collect();
+        let sees = |p: &usize| {
+            row.chosen
+                .is_none_or(|words| (words[p / TILE] >> (p % TILE)) & 1 == 1)
+        };
+        let seen: Vec<usize> = row.visible.clone().filter(sees).collect();
+        let weights: Vec<f64> = seen.iter().map(|&p| score(&keys[p]).exp()).collect();
         let sum: f64 = weights.iter().sum();
         let mut out = vec![0f64; values[0].len()];
-        for (w, p) in weights.iter().zip(row.visible.clone()) {
+        for (w, &p) in weights.iter().zip(&seen) {
             for (o, v) in out.iter_mut().zip(&values[p]) {
                 *o += w / sum * f64::from(*v);
             }
@@ -396,11 +411,14 @@ mod tests {
             cache.write_key(p, &keys[p]);
             cache.write_value(p, &values[p]);
         }
+        // Every third row sees a choice of its keys, the first of them none of the first tile.
+        let words = [0, 0x0f0f_5a5a_1234_8421, u64::MAX];
         let rows: Vec<Row> = (0..context)
             .map(|p| Row {
                 head: 0,
                 position: p,
                 visible: p.saturating_sub(70)..p + 1,
+                chosen: (p % 3 == 0 && p > TILE).then_some(&words),
             })
             .collect();
         let queries: Vec<f32> = (0..context)

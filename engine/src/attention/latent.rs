@@ -11,7 +11,8 @@ use crate::parameters::{LayerParameters, Parameters};
 use crate::pass::Pass;
 use crate::weights::{Linear, Loader, NormWeights, Stack, missing};
 
-use super::Geometry;
+use super::sparse::Indexer;
+use super::{Geometry, IndexCache};
 
 #[derive(Debug)]
 enum Queries {
@@ -46,6 +47,7 @@ pub(crate) struct LatentAttention {
     rotated: usize,
     value: usize,
     rotates: bool,
+    indexer: Option<Indexer>,
 }
 
 impl LatentAttention {
@@ -129,6 +131,11 @@ impl LatentAttention {
                 v.rows
             }
         };
+        let query_width = match &queries {
+            Queries::Direct(_) => width,
+            Queries::LowRank { b, .. } => b.weight.cols(),
+        };
+        let indexer = Indexer::load(loader, prefix, parameters, query_width)?;
         let (kv_heads, key_length, value_length) = match &expansion {
             Expansion::Whole(_) => (heads, head, value),
             Expansion::Absorbed { .. } => (1, rank + rotated, rank),
@@ -156,6 +163,7 @@ impl LatentAttention {
             rotated,
             value,
             rotates: layer.rotates,
+            indexer,
         }))
     }
 
@@ -165,22 +173,37 @@ impl LatentAttention {
         (g.kv_heads, g.key_length, g.value_length)
     }
 
-    /// The block's output for normalised inputs.
+    /// Length of an index key, where the layer chooses keys itself.
+    pub fn index_length(&self) -> Option<usize> {
+        self.indexer.as_ref().map(Indexer::length)
+    }
+
+    /// The block's output for normalised inputs. A layer without an indexer sees what the last layer
+    /// that has one has chosen.
     pub fn forward(
         &self,
         pass: &mut Pass<'_>,
         input: &Activations,
         caches: &mut [HeadCache],
+        indexes: &mut [IndexCache],
     ) -> Vec<f32> {
         let (tokens, heads) = (input.tokens(), self.geometry.heads);
         let mut q = match &self.queries {
-            Queries::Direct(linear) => pass.multiply(linear, input),
+            Queries::Direct(linear) => {
+                if let Some(indexer) = &self.indexer {
+                    pass.selection = indexer.choose(pass, input, input, indexes);
+                }
+                pass.multiply(linear, input)
+            }
             Queries::LowRank { a, norm, b } => {
                 let mut low = pass.multiply(a, input);
                 let rank = a.weight.rows();
                 pass.normalise(Some(norm), &mut low, rank);
                 let low = Activations::new(tokens, rank, low);
                 let q = pass.multiply(b, &low);
+                if let Some(indexer) = &self.indexer {
+                    pass.selection = indexer.choose(pass, &low, input, indexes);
+                }
                 pass.recycle(low);
                 q
             }
@@ -213,6 +236,15 @@ impl LatentAttention {
         out
     }
 
+    fn attend(&self, pass: &mut Pass<'_>, caches: &[HeadCache], queries: &[f32]) -> Vec<f32> {
+        let selection = pass.selection.take();
+        let mixed = self
+            .geometry
+            .attend(pass, caches, queries, selection.as_ref());
+        pass.selection = selection;
+        mixed
+    }
+
     fn expanded(
         &self,
         pass: &mut Pass<'_>,
@@ -240,7 +272,7 @@ impl LatentAttention {
                 cache.write_value(position, &kv[plain..plain + value]);
             });
         pass.scratch.give(kv);
-        self.geometry.attend(pass, caches, q)
+        self.attend(pass, caches, q)
     }
 
     fn absorbed(
@@ -277,7 +309,7 @@ impl LatentAttention {
                 cache.write_key(position, latent);
                 cache.write_value(position, &latent[..rank]);
             });
-        let mixed = self.geometry.attend(pass, caches, &queries);
+        let mixed = self.attend(pass, caches, &queries);
         pass.scratch.give(queries);
         let mut out = pass.scratch.take(tokens * heads * self.value);
         for head in 0..heads {

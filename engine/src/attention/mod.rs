@@ -3,9 +3,11 @@
 mod geometry;
 pub(crate) mod kernel;
 mod latent;
+mod sparse;
 
 use std::sync::Arc;
 
+use crate::architecture::GateActivation;
 use crate::cache::HeadCache;
 use crate::error::Error;
 use crate::matmul::Activations;
@@ -17,6 +19,8 @@ use crate::weights::{Linear, Loader, NormWeights, missing};
 use geometry::Geometry;
 pub(crate) use kernel::Bias;
 pub(crate) use latent::LatentAttention;
+use sparse::Indexer;
+pub(crate) use sparse::{IndexCache, Selection};
 
 /// A norm of queries or keys.
 #[derive(Debug)]
@@ -84,7 +88,9 @@ pub(crate) struct Attention {
     /// Norm of rotated queries and keys without weights.
     plain_norm: Option<NormWeights>,
     norm_after_rope: bool,
+    /// Gives a gate for each value or for each head.
     gate: Option<Linear>,
+    gate_activation: GateActivation,
     /// The query product gives a gate after each head's query.
     query_gate: bool,
     sub_norm: Option<NormWeights>,
@@ -94,6 +100,8 @@ pub(crate) struct Attention {
     rope: Option<usize>,
     clamp: f32,
     temperature: Option<(f32, f32)>,
+    value_scale: f32,
+    indexer: Option<Indexer>,
 }
 
 /// Rows of a product at an offset inside longer rows.
@@ -192,8 +200,16 @@ impl Attention {
             true => loader.linear(&name("attn_gate"), width)?,
             false => None,
         };
-        if let Some(gate) = &gate {
+        if let Some(gate) = gate.as_ref().filter(|gate| gate.weight.rows() != heads) {
             loader.check_rows(gate, heads * value_length)?;
+        }
+        let indexer = Indexer::load(loader, prefix, parameters, width)?;
+        if let Some(indexer) = &indexer {
+            check(
+                heads.is_multiple_of(indexer.groups()),
+                "indexer.head_count",
+                &format!("{} does not divide {heads} heads", indexer.groups()),
+            )?;
         }
         let scale = parameters
             .attention_scale
@@ -206,6 +222,7 @@ impl Attention {
             plain_norm: plain.then(|| loader.plain_norm()),
             norm_after_rope: architecture.qk_norm_after_rope,
             gate,
+            gate_activation: architecture.attention_gate,
             query_gate,
             sub_norm: loader.norm(&name("attn_sub_norm"), heads * value_length)?,
             output,
@@ -226,6 +243,8 @@ impl Attention {
                 Some(_) if rope.is_some() => None,
                 _ => parameters.temperature,
             },
+            value_scale: parameters.value_scale,
+            indexer,
         }))
     }
 
@@ -235,6 +254,7 @@ impl Attention {
         pass: &mut Pass<'_>,
         input: &Activations,
         caches: &mut [HeadCache],
+        indexes: &mut [IndexCache],
     ) -> Vec<f32> {
         let (heads, kv_heads) = (self.geometry.heads, self.geometry.kv_heads);
         let (key_length, value_length) = (self.geometry.key_length, self.geometry.value_length);
@@ -304,8 +324,16 @@ impl Attention {
                     }
                 });
         }
-        let mut mixed = self.geometry.attend(pass, caches, &queries);
+        let selection = match &self.indexer {
+            Some(indexer) => indexer.choose(pass, input, input, indexes),
+            None => None,
+        };
+        let mut mixed = self
+            .geometry
+            .attend(pass, caches, &queries, selection.as_ref());
         pass.scratch.give(queries);
+        // Weights add up to one, so that what scales values scales their mixture.
+        ops::multiply(&mut mixed, self.value_scale);
         if self.query_gate {
             pass.each_row(&mut mixed, heads * value_length, |token, row| {
                 for (head, out) in row.chunks_exact_mut(value_length).enumerate() {
@@ -321,11 +349,17 @@ impl Attention {
             pass.scratch.give(product);
         }
         if let Some(gate) = &self.gate {
-            let gates = pass.multiply(gate, input);
+            let mut gates = pass.multiply(gate, input);
+            let count = gate.weight.rows();
+            pass.each_row(&mut gates, count, |_, row| match self.gate_activation {
+                GateActivation::Sigmoid => row.iter_mut().for_each(|g| *g = ops::sigmoid(*g)),
+                GateActivation::Softplus => row.iter_mut().for_each(|g| *g = ops::softplus(*g)),
+            });
             pass.each_row(&mut mixed, heads * value_length, |token, row| {
-                let gates = &gates[token * row.len()..][..row.len()];
-                for (out, &gate) in row.iter_mut().zip(gates) {
-                    *out *= ops::sigmoid(gate);
+                let gates = &gates[token * count..][..count];
+                let parts = row.chunks_exact_mut(heads * value_length / count);
+                for (part, &gate) in parts.zip(gates) {
+                    ops::multiply(part, gate);
                 }
             });
             pass.scratch.give(gates);
@@ -355,7 +389,9 @@ impl Attention {
         };
         let queries = self.queries(pass, columns);
         pass.scratch.give(products);
-        let mixed = self.geometry.attend_to(pass, caches, &queries, Some(keys));
+        let mixed = self
+            .geometry
+            .attend_to(pass, caches, &queries, Some(keys), None);
         pass.scratch.give(queries);
         let width = self.geometry.heads * self.geometry.value_length;
         let mixed = Activations::new(input.tokens(), width, mixed);
@@ -370,6 +406,11 @@ impl Attention {
             Projections::Separate { k, v, .. } => k.as_ref().zip(v.as_ref()),
             Projections::Fused(_) => None,
         }
+    }
+
+    /// Length of an index key, where keys are chosen.
+    pub fn index_length(&self) -> Option<usize> {
+        self.indexer.as_ref().map(Indexer::length)
     }
 
     /// What happens to scores, and its sizes.

@@ -39,6 +39,8 @@ pub(crate) struct Experts {
     latent: Option<(Linear, Linear)>,
     routing: Routing,
     activation: Activation,
+    /// Routed and shared experts are averaged.
+    average: bool,
 }
 
 /// Tokens in the order of their experts.
@@ -167,6 +169,7 @@ impl Experts {
             latent,
             routing,
             activation: parameters.architecture.activation,
+            average: parameters.architecture.expert_average,
         }))
     }
 
@@ -226,6 +229,9 @@ impl Experts {
                 ops::add_scaled(row, &out[token * width..][..width], weight);
             });
             pass.scratch.give(out);
+            if self.average {
+                ops::multiply(&mut total, 0.5);
+            }
         }
         total
     }

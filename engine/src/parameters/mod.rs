@@ -72,6 +72,20 @@ pub(crate) struct Recurrence {
     pub head: usize,
 }
 
+/// Sizes of the branch that chooses keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SparseParameters {
+    pub heads: usize,
+    /// Length of a query or key of this branch.
+    pub length: usize,
+    /// Keys, or blocks of keys, that are chosen.
+    pub top: usize,
+    /// Keys of a block.
+    pub block: usize,
+    /// Blocks before the query that are always chosen.
+    pub local: usize,
+}
+
 /// What layers differ in.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerParameters {
@@ -93,6 +107,7 @@ pub(crate) struct Parameters {
     pub architecture: &'static Architecture,
     pub width: usize,
     pub context: usize,
+    pub norm: Norm,
     pub epsilon: f32,
     pub layers: Vec<LayerParameters>,
     /// For full and for windowed layers.
@@ -103,8 +118,9 @@ pub(crate) struct Parameters {
     pub clamp: f32,
     pub alibi: f32,
     pub temperature: Option<(f32, f32)>,
-    /// Tokens that sparse attention would choose among; all are seen up to that many.
-    pub sparse_top: Option<usize>,
+    /// What multiplies values.
+    pub value_scale: f32,
+    pub sparse: Option<SparseParameters>,
     pub experts: usize,
     pub routing: Option<Routing>,
     pub recurrence: Recurrence,
@@ -166,7 +182,11 @@ impl Parameters {
             "attention.layer_norm_rms_epsilon",
             "attention.layer_norm_epsilon",
         );
-        let (first, second) = match architecture.norm {
+        let norm = match architecture.norm_by_key && keys.get(rms).is_some() {
+            true => Norm::Rms,
+            false => architecture.norm,
+        };
+        let (first, second) = match norm {
             Norm::Rms => (rms, layer),
             Norm::Layer => (layer, rms),
         };
@@ -193,6 +213,7 @@ impl Parameters {
             architecture,
             width,
             context,
+            norm,
             epsilon,
             ropes,
             original_context: keys
@@ -205,7 +226,8 @@ impl Parameters {
                 .float("attention.max_alibi_bias")?
                 .unwrap_or(architecture.alibi),
             temperature,
-            sparse_top: keys.count("attention.indexer.top_k")?,
+            value_scale: keys.float("attention.value_scale")?.unwrap_or(1.0),
+            sparse: sparse(&keys)?,
             experts: keys.count("expert_count")?.unwrap_or(0),
             routing: routing(&keys, architecture)?,
             recurrence: recurrence(&keys)?,
@@ -247,6 +269,11 @@ fn layers(
         .flag("attention.causal")?
         .unwrap_or(architecture.causal);
     let rotation = keys.flag("rope.scaling.finetuned")?.unwrap_or(true);
+    let dense = keys.count("leading_dense_block_count")?.unwrap_or(0);
+    let pattern = match keys.get("attention.rope_pattern") {
+        Some(_) => keys.per_layer("attention.rope_pattern", blocks)?,
+        None => None,
+    };
     let shared = keys.count("attention.shared_kv_layers")?.unwrap_or(0);
     let mut list: Vec<LayerParameters> = Vec::with_capacity(blocks);
     for il in 0..blocks {
@@ -265,8 +292,10 @@ fn layers(
             (false, false, _) => Mask::Full,
         };
         let rotates = architecture.rope != Rope::None
+            && pattern.as_ref().is_none_or(|pattern| pattern[il] != 0)
             && match architecture.rope_layers {
                 RopeLayers::All => true,
+                RopeLayers::WindowedOrDense => windowed[il] || window == 0 || il < dense,
                 RopeLayers::Windowed => windowed[il] || window == 0,
                 RopeLayers::ThreeOfFour => (il + 1) % 4 != 0,
                 RopeLayers::Finetuned => rotation,
@@ -328,6 +357,8 @@ fn routing(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Routin
         return Ok(None);
     };
     let gating = match keys.count("expert_gating_func")? {
+        // Softmax over all, divided by its sum over the chosen ones, is softmax over these.
+        Some(1) if architecture.gating == Gating::SoftmaxChosen => Gating::SoftmaxChosen,
         Some(1) => Gating::Softmax,
         Some(2) => Gating::Sigmoid,
         Some(3) => Gating::SoftmaxChosen,
@@ -351,6 +382,19 @@ fn routing(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Routin
         groups: keys.count("expert_group_count")?.unwrap_or(1),
         groups_used: keys.count("expert_group_used_count")?.unwrap_or(1),
         weight_on_input: architecture.expert_weight_on_input,
+    }))
+}
+
+fn sparse(keys: &Keys<'_>) -> Result<Option<SparseParameters>, Error> {
+    let Some(top) = keys.count("attention.indexer.top_k")? else {
+        return Ok(None);
+    };
+    Ok(Some(SparseParameters {
+        heads: keys.positive("attention.indexer.head_count")?,
+        length: keys.positive("attention.indexer.key_length")?,
+        top,
+        block: keys.count("attention.indexer.block_size")?.unwrap_or(0),
+        local: keys.count("attention.indexer.local_blocks")?.unwrap_or(0),
     }))
 }
 

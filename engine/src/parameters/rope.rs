@@ -54,11 +54,22 @@ pub(super) fn ropes(
         }
     }
     let dims = keys.count("rope.dimension_count")?;
-    let base = keys.float("rope.freq_base")?.unwrap_or(10000.0);
+    let mut base = keys.float("rope.freq_base")?.unwrap_or(10000.0);
+    if let Some(alpha) = keys
+        .float("rope.scaling.alpha")?
+        .filter(|&alpha| alpha > 0.0)
+    {
+        // A larger base instead of a scale (Hunyuan).
+        let dims = dims.unwrap_or(length(false)) as f32;
+        base *= alpha.powf(dims / (dims - 2.0));
+    }
     let mut full = RopeParameters {
         // Sections of several positions (all the same for text) come in halves.
         kind: match keys.get("rope.dimension_sections").is_some() {
             true => Rope::Halves,
+            false if architecture.whole_pairs && dims.is_some_and(|dims| dims < length(false)) => {
+                Rope::HalvesOfPairs
+            }
             false => architecture.rope,
         },
         dims: dims.unwrap_or(length(false)),

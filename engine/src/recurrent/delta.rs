@@ -117,33 +117,41 @@ impl Delta {
         };
         let channels = self.conv.channels;
         let mut mixed = pass.scratch.take(tokens * inner);
-        scan(pass, states, &mut mixed, inner, |state, token, row| {
-            let mut x = qkv[token * channels..][..channels].to_vec();
-            self.conv.step(&mut state.conv, &mut x);
-            x.iter_mut().for_each(|x| *x = ops::silu(*x));
-            let (q, kv) = x.split_at_mut(self.key_heads * key);
-            let (k, v) = kv.split_at_mut(self.key_heads * key);
-            for head in q.chunks_exact_mut(key) {
-                unit(head, 1.0 / (key as f32).sqrt());
-            }
-            for head in k.chunks_exact_mut(key) {
-                unit(head, 1.0);
-            }
-            for (h, out) in row.chunks_exact_mut(value).enumerate() {
-                let (key_head, strength, decay) = control(token, h);
-                let strength = ops::sigmoid(strength);
-                let decay = (self.decay[h] * ops::softplus(decay + self.step_bias[h])).exp();
-                let memory = &mut state.state[h * key * value..][..key * value];
-                let (q, k) = (&q[key_head * key..][..key], &k[key_head * key..][..key]);
-                let v = &v[h * value..][..value];
-                remember(memory, [q, k], v, |_| decay, strength, out);
-                self.norm.apply(out);
-                let gate = &gate[token * inner + h * value..][..value];
-                for (out, &z) in out.iter_mut().zip(gate) {
-                    *out *= ops::silu(z);
+        let room = channels + value;
+        scan(
+            pass,
+            states,
+            (&mut mixed, inner),
+            room,
+            |state, token, row, room| {
+                let (x, change) = room.split_at_mut(channels);
+                x.copy_from_slice(&qkv[token * channels..][..channels]);
+                self.conv.step(&mut state.conv, x);
+                x.iter_mut().for_each(|x| *x = ops::silu(*x));
+                let (q, kv) = x.split_at_mut(self.key_heads * key);
+                let (k, v) = kv.split_at_mut(self.key_heads * key);
+                for head in q.chunks_exact_mut(key) {
+                    unit(head, 1.0 / (key as f32).sqrt());
                 }
-            }
-        });
+                for head in k.chunks_exact_mut(key) {
+                    unit(head, 1.0);
+                }
+                for (h, out) in row.chunks_exact_mut(value).enumerate() {
+                    let (key_head, strength, decay) = control(token, h);
+                    let strength = ops::sigmoid(strength);
+                    let decay = (self.decay[h] * ops::softplus(decay + self.step_bias[h])).exp();
+                    let memory = &mut state.state[h * key * value..][..key * value];
+                    let (q, k) = (&q[key_head * key..][..key], &k[key_head * key..][..key]);
+                    let v = &v[h * value..][..value];
+                    remember(memory, [q, k], v, |_| decay, strength, (out, change));
+                    self.norm.apply(out);
+                    let gate = &gate[token * inner + h * value..][..value];
+                    for (out, &z) in out.iter_mut().zip(gate) {
+                        *out *= ops::silu(z);
+                    }
+                }
+            },
+        );
         for used in [qkv, gate, strengths] {
             pass.scratch.give(used);
         }
@@ -156,20 +164,21 @@ impl Delta {
 
 /// The delta rule for one head: `memory` (key × value) forgets by `decay` of each channel of the
 /// key, what it holds for the key `k` moves to `v` by `strength`, and `out` is what it holds for `q`.
+/// `change` has the length of `v`.
 pub(super) fn remember(
     memory: &mut [f32],
     [q, k]: [&[f32]; 2],
     v: &[f32],
     decay: impl Fn(usize) -> f32,
     strength: f32,
-    out: &mut [f32],
+    (out, change): (&mut [f32], &mut [f32]),
 ) {
     let value = v.len();
     // What the decayed memory holds for this key.
-    let mut change = vec![0f32; value];
+    change.fill(0.0);
     for (i, (s, &k)) in memory.chunks_exact_mut(value).zip(k).enumerate() {
         let decay = decay(i);
-        for (s, c) in s.iter_mut().zip(&mut change) {
+        for (s, c) in s.iter_mut().zip(change.iter_mut()) {
             *s *= decay;
             *c += *s * k;
         }
@@ -179,7 +188,7 @@ pub(super) fn remember(
     }
     out.fill(0.0);
     for ((s, &k), &q) in memory.chunks_exact_mut(value).zip(k).zip(q) {
-        for ((s, c), out) in s.iter_mut().zip(&change).zip(out.iter_mut()) {
+        for ((s, c), out) in s.iter_mut().zip(change.iter()).zip(out.iter_mut()) {
             *s += k * c;
             *out += *s * q;
         }

@@ -98,40 +98,49 @@ impl Kimi {
             out
         });
         let mut mixed = pass.scratch.take(tokens * inner);
-        scan(pass, states, &mut mixed, inner, |state, token, row| {
-            let mut past = state.conv.as_mut_slice();
-            let mut x = vec![0f32; 3 * inner];
-            for (((_, conv), product), x) in self
-                .inputs
-                .iter()
-                .zip(&products)
-                .zip(x.chunks_exact_mut(inner))
-            {
-                let (own, rest) = past.split_at_mut(conv.state());
-                past = rest;
-                x.copy_from_slice(&product[token * inner..][..inner]);
-                conv.step(own, x);
-                x.iter_mut().for_each(|x| *x = ops::silu(*x));
-            }
-            let (q, kv) = x.split_at_mut(inner);
-            let (k, v) = kv.split_at_mut(inner);
-            for (h, out) in row.chunks_exact_mut(head).enumerate() {
-                let channels = h * head..(h + 1) * head;
-                let (q, k) = (&mut q[channels.clone()], &mut k[channels.clone()]);
-                unit(q, 1.0 / (head as f32).sqrt());
-                unit(k, 1.0);
-                let forget = &forget[token * inner..][channels.clone()];
-                let bias = &self.step_bias[channels.clone()];
-                let decay = |i: usize| (self.decay[h] * ops::softplus(forget[i] + bias[i])).exp();
-                let strength = ops::sigmoid(strengths[token * self.heads + h]);
-                let memory = &mut state.state[h * head * head..][..head * head];
-                remember(memory, [q, k], &v[channels.clone()], decay, strength, out);
-                self.norm.apply(out);
-                for (out, &gate) in out.iter_mut().zip(&gate[token * inner..][channels]) {
-                    *out *= ops::sigmoid(gate);
+        let room = 3 * inner + head;
+        scan(
+            pass,
+            states,
+            (&mut mixed, inner),
+            room,
+            |state, token, row, room| {
+                let mut past = state.conv.as_mut_slice();
+                let (x, change) = room.split_at_mut(3 * inner);
+                for (((_, conv), product), x) in self
+                    .inputs
+                    .iter()
+                    .zip(&products)
+                    .zip(x.chunks_exact_mut(inner))
+                {
+                    let (own, rest) = past.split_at_mut(conv.state());
+                    past = rest;
+                    x.copy_from_slice(&product[token * inner..][..inner]);
+                    conv.step(own, x);
+                    x.iter_mut().for_each(|x| *x = ops::silu(*x));
                 }
-            }
-        });
+                let (q, kv) = x.split_at_mut(inner);
+                let (k, v) = kv.split_at_mut(inner);
+                for (h, out) in row.chunks_exact_mut(head).enumerate() {
+                    let channels = h * head..(h + 1) * head;
+                    let (q, k) = (&mut q[channels.clone()], &mut k[channels.clone()]);
+                    unit(q, 1.0 / (head as f32).sqrt());
+                    unit(k, 1.0);
+                    let forget = &forget[token * inner..][channels.clone()];
+                    let bias = &self.step_bias[channels.clone()];
+                    let decay =
+                        |i: usize| (self.decay[h] * ops::softplus(forget[i] + bias[i])).exp();
+                    let strength = ops::sigmoid(strengths[token * self.heads + h]);
+                    let memory = &mut state.state[h * head * head..][..head * head];
+                    let v = &v[channels.clone()];
+                    remember(memory, [q, k], v, decay, strength, (out, change));
+                    self.norm.apply(out);
+                    for (out, &gate) in out.iter_mut().zip(&gate[token * inner..][channels]) {
+                        *out *= ops::sigmoid(gate);
+                    }
+                }
+            },
+        );
         for used in products.into_iter().chain([strengths, forget, gate]) {
             pass.scratch.give(used);
         }

@@ -73,7 +73,7 @@ impl Mamba1 {
         let (tokens, inner, n, rank) = (input.tokens(), self.inner, self.states, self.rank);
         let both = pass.multiply(&self.input, input);
         let mut x = pass.scratch.take(tokens * inner);
-        scan(pass, states, &mut x, inner, |state, token, row| {
+        scan(pass, states, (&mut x, inner), 0, |state, token, row, _| {
             row.copy_from_slice(&both[token * 2 * inner..][..inner]);
             self.conv.step(&mut state.conv, row);
             row.iter_mut().for_each(|x| *x = ops::silu(*x));
@@ -98,7 +98,7 @@ impl Mamba1 {
         let steps = pass.multiply(&self.step, &low);
         pass.recycle(low);
         let mut y = pass.scratch.take(tokens * inner);
-        scan(pass, states, &mut y, inner, |state, token, row| {
+        scan(pass, states, (&mut y, inner), 0, |state, token, row, _| {
             let bc = &selected[token * width + rank..][..2 * n];
             let (b, c) = bc.split_at(n);
             let z = &both[token * 2 * inner + inner..][..inner];
@@ -193,37 +193,43 @@ impl Mamba2 {
         let width = inner + channels + self.heads;
         let all = pass.multiply(&self.input, input);
         let mut y = pass.scratch.take(tokens * inner);
-        scan(pass, states, &mut y, inner, |state, token, row| {
-            let (z, rest) = all[token * width..][..width].split_at(inner);
-            let (mixed, steps) = rest.split_at(channels);
-            let mut mixed = mixed.to_vec();
-            self.conv.step(&mut state.conv, &mut mixed);
-            mixed.iter_mut().for_each(|x| *x = ops::silu(*x));
-            let (x, bc) = mixed.split_at(inner);
-            let (b, c) = bc.split_at(self.groups * n);
-            for h in 0..self.heads {
-                let group = h / (self.heads / self.groups) * n;
-                let (b, c) = (&b[group..][..n], &c[group..][..n]);
-                let dt = ops::softplus(steps[h] + self.step_bias[h]).max(self.least_step);
-                let decay = (dt * self.decay[h]).exp();
-                for i in h * head..(h + 1) * head {
-                    let state = &mut state.state[i * n..][..n];
-                    let scaled = dt * x[i];
-                    let mut sum = 0f32;
-                    for ((s, &b), &c) in state.iter_mut().zip(b).zip(c) {
-                        *s = decay * *s + scaled * b;
-                        sum += *s * c;
+        scan(
+            pass,
+            states,
+            (&mut y, inner),
+            channels,
+            |state, token, row, mixed| {
+                let (z, rest) = all[token * width..][..width].split_at(inner);
+                let (own, steps) = rest.split_at(channels);
+                mixed.copy_from_slice(own);
+                self.conv.step(&mut state.conv, mixed);
+                mixed.iter_mut().for_each(|x| *x = ops::silu(*x));
+                let (x, bc) = mixed.split_at(inner);
+                let (b, c) = bc.split_at(self.groups * n);
+                for h in 0..self.heads {
+                    let group = h / (self.heads / self.groups) * n;
+                    let (b, c) = (&b[group..][..n], &c[group..][..n]);
+                    let dt = ops::softplus(steps[h] + self.step_bias[h]).max(self.least_step);
+                    let decay = (dt * self.decay[h]).exp();
+                    for i in h * head..(h + 1) * head {
+                        let state = &mut state.state[i * n..][..n];
+                        let scaled = dt * x[i];
+                        let mut sum = 0f32;
+                        for ((s, &b), &c) in state.iter_mut().zip(b).zip(c) {
+                            *s = decay * *s + scaled * b;
+                            sum += *s * c;
+                        }
+                        row[i] = (sum + self.skip[h] * x[i]) * ops::silu(z[i]);
                     }
-                    row[i] = (sum + self.skip[h] * x[i]) * ops::silu(z[i]);
                 }
-            }
-            if let Some(norm) = &self.norm {
-                let group = inner / self.groups;
-                for (g, part) in row.chunks_exact_mut(group).enumerate() {
-                    norm.apply_at(part, g * group);
+                if let Some(norm) = &self.norm {
+                    let group = inner / self.groups;
+                    for (g, part) in row.chunks_exact_mut(group).enumerate() {
+                        norm.apply_at(part, g * group);
+                    }
                 }
-            }
-        });
+            },
+        );
         pass.scratch.give(all);
         let y = Activations::new(tokens, inner, y);
         let out = pass.multiply(&self.output, &y);

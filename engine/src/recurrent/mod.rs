@@ -153,13 +153,13 @@ impl Conv {
 }
 
 /// Runs `step` over every sequence's tokens in order, sequences in parallel: it gets the state, the
-/// token's row in the batch and the row of `out`.
+/// token's row in the batch, the row of `out`, and `room` values that hold anything.
 fn scan(
     pass: &Pass<'_>,
     states: &mut [State],
-    out: &mut [f32],
-    width: usize,
-    step: impl Fn(&mut State, usize, &mut [f32]) + Sync,
+    (out, width): (&mut [f32], usize),
+    room: usize,
+    step: impl Fn(&mut State, usize, &mut [f32], &mut [f32]) + Sync,
 ) {
     let mut rest = out;
     let mut units: Vec<(&mut State, usize, &mut [f32])> = Vec::new();
@@ -173,8 +173,9 @@ fn scan(
     }
     pass.pool().chunks(&mut units, 1, |_, unit| {
         let (state, first, part) = &mut unit[0];
+        let mut room = vec![0f32; room];
         for (i, row) in part.chunks_exact_mut(width).enumerate() {
-            step(state, *first + i, row);
+            step(state, *first + i, row, &mut room);
         }
     });
 }

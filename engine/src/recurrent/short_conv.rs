@@ -39,17 +39,23 @@ impl ShortConv {
         let width = self.conv.channels;
         let thirds = pass.multiply(&self.input, input);
         let mut mixed = pass.scratch.take(input.tokens() * width);
-        scan(pass, states, &mut mixed, width, |state, token, row| {
-            let (b, rest) = thirds[token * 3 * width..][..3 * width].split_at(width);
-            let (c, x) = rest.split_at(width);
-            for ((row, b), x) in row.iter_mut().zip(b).zip(x) {
-                *row = b * x;
-            }
-            self.conv.step(&mut state.conv, row);
-            for (row, c) in row.iter_mut().zip(c) {
-                *row *= c;
-            }
-        });
+        scan(
+            pass,
+            states,
+            (&mut mixed, width),
+            0,
+            |state, token, row, _| {
+                let (b, rest) = thirds[token * 3 * width..][..3 * width].split_at(width);
+                let (c, x) = rest.split_at(width);
+                for ((row, b), x) in row.iter_mut().zip(b).zip(x) {
+                    *row = b * x;
+                }
+                self.conv.step(&mut state.conv, row);
+                for (row, c) in row.iter_mut().zip(c) {
+                    *row *= c;
+                }
+            },
+        );
         pass.scratch.give(thirds);
         let mixed = Activations::new(input.tokens(), width, mixed);
         let out = pass.multiply(&self.output, &mixed);

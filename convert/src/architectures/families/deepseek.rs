@@ -81,7 +81,6 @@ pub(super) const ALL: &[Architecture] = &[
         classes: &[
             "DeepseekV2ForCausalLM",
             "DeepseekV3ForCausalLM",
-            "KimiVLForConditionalGeneration",
             "KimiK25ForConditionalGeneration",
             "YoutuForCausalLM",
             "YoutuVLForConditionalGeneration",
@@ -89,15 +88,13 @@ pub(super) const ALL: &[Architecture] = &[
         ..DEEPSEEK2
     },
     Architecture {
+        classes: &["KimiVLForConditionalGeneration"],
+        defaults: one_latent_head_unsized,
+        ..DEEPSEEK2
+    },
+    Architecture {
         classes: &["Glm4MoeLiteForCausalLM"],
-        defaults: |config| {
-            let stated = config.get("head_dim").is_some();
-            one_latent_head(config);
-            // This class fills in no size of a head.
-            if !stated {
-                config.remove("head_dim");
-            }
-        },
+        defaults: one_latent_head_unsized,
         params: &[
             Param::With(all_params),
             Param::With(|model, keys| {
@@ -213,6 +210,8 @@ pub(super) const ALL: &[Architecture] = &[
             ),
             Param::U32("leading_dense_block_count", &["first_k_dense_replace"]),
             Param::F32("expert_weights_scale", &["routed_scaling_factor"]),
+            Param::BoolUnless("expert_weights_norm", "moe_renormalize", true),
+            Param::With(kimi_groups),
         ],
         rules: &[
             Rule("*_conv1d.weight", Action::With(kimi_convolution)),
@@ -295,6 +294,17 @@ fn kimi_delta(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     Ok(())
 }
 
+/// Groups of experts, where there is a choice of them.
+fn kimi_groups(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let groups = model.config.opt_u32(&["num_expert_group"])?;
+    if let Some(groups) = groups.filter(|&groups| groups > 1) {
+        let used = model.config.u32(&["topk_group"])?;
+        keys.set("expert_group_count", groups);
+        keys.set("expert_group_used_count", used);
+    }
+    Ok(())
+}
+
 /// A kernel for each channel, in four dimensions.
 fn kimi_convolution(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
     let taps = expr.row_len();
@@ -334,6 +344,15 @@ fn one_latent_head(config: &mut Config) {
     config.set("num_key_value_heads", 1);
     if let Some(dim) = config.get("qk_rope_head_dim").cloned() {
         config.set_default("head_dim", dim);
+    }
+}
+
+/// The same for classes that fill in no size of a head.
+fn one_latent_head_unsized(config: &mut Config) {
+    let stated = config.get("head_dim").is_some();
+    one_latent_head(config);
+    if !stated {
+        config.remove("head_dim");
     }
 }
 

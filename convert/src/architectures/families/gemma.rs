@@ -127,52 +127,82 @@ pub(super) const ALL: &[Architecture] = &[
         generated: altup_projections,
         ..PLAIN
     },
+    GEMMA4,
     Architecture {
-        name: "gemma4",
-        classes: &["Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"],
-        parts: &[
-            CORE,
-            QKV,
-            QK_NORM,
-            FFN,
-            MOE,
-            NORMS,
-            PER_LAYER,
-            &[
-                Part::RopeFreqs,
-                Part::FfnGateUpExp,
-                Part::FfnPreNorm2,
-                Part::FfnPostNorm1,
-                Part::FfnPostNorm2,
-                Part::LayerOutScale,
-            ],
-        ],
+        classes: &["Gemma4UnifiedForConditionalGeneration"],
         params: &[
-            Param::Base,
-            Param::MaybeF32("final_logit_softcapping", &["final_logit_softcapping"]),
-            Param::With(window_unless_uniform),
-            Param::U32("attention.shared_kv_layers", &["num_kv_shared_layers"]),
-            Param::With(gemma4),
+            Param::With(|model, keys| GEMMA4_PARAMS.iter().try_for_each(|p| p.write(model, keys))),
+            Param::With(suppressed),
         ],
-        rules: &[
-            Rule("lm_head.weight", Action::Drop),
-            Rule(
-                "*.layer_scalar",
-                Action::Replace("layer_scalar", "layer_scalar.weight"),
-            ),
-            Rule(
-                "*.per_dim_scale",
-                Action::Replace("per_dim_scale", "per_dim_scale.weight"),
-            ),
-            Rule("*.experts.gate_up_proj", Action::With(with_suffix)),
-            Rule("*.experts.down_proj", Action::With(with_suffix)),
-            Rule("*.router.scale", Action::With(router_scale)),
-            Rule("*.router.per_expert_scale", Action::With(expert_scale)),
-        ],
-        generated: proportional_rope,
-        ..PLAIN
+        ..GEMMA4
     },
 ];
+
+/// Tokens that are never generated.
+fn suppressed(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    let generation = model.files.json("generation_config.json")?;
+    let listed = generation
+        .as_ref()
+        .and_then(|config| config.get("suppress_tokens")?.as_array());
+    let Some(listed) = listed else {
+        return Ok(());
+    };
+    let tokens: Option<Vec<i32>> = listed
+        .iter()
+        .map(|token| as_u32(token).map(u32::cast_signed))
+        .collect();
+    let tokens = tokens.ok_or_else(|| Error::config("suppress_tokens", "lists no tokens"))?;
+    keys.metadata.set("tokenizer.ggml.suppress_tokens", tokens);
+    Ok(())
+}
+
+const GEMMA4_PARAMS: &[Param] = &[
+    Param::Base,
+    Param::MaybeF32("final_logit_softcapping", &["final_logit_softcapping"]),
+    Param::With(window_unless_uniform),
+    Param::U32("attention.shared_kv_layers", &["num_kv_shared_layers"]),
+    Param::With(gemma4),
+];
+
+const GEMMA4: Architecture = Architecture {
+    name: "gemma4",
+    classes: &["Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"],
+    parts: &[
+        CORE,
+        QKV,
+        QK_NORM,
+        FFN,
+        MOE,
+        NORMS,
+        PER_LAYER,
+        &[
+            Part::RopeFreqs,
+            Part::FfnGateUpExp,
+            Part::FfnPreNorm2,
+            Part::FfnPostNorm1,
+            Part::FfnPostNorm2,
+            Part::LayerOutScale,
+        ],
+    ],
+    params: GEMMA4_PARAMS,
+    rules: &[
+        Rule("lm_head.weight", Action::Drop),
+        Rule(
+            "*.layer_scalar",
+            Action::Replace("layer_scalar", "layer_scalar.weight"),
+        ),
+        Rule(
+            "*.per_dim_scale",
+            Action::Replace("per_dim_scale", "per_dim_scale.weight"),
+        ),
+        Rule("*.experts.gate_up_proj", Action::With(with_suffix)),
+        Rule("*.experts.down_proj", Action::With(with_suffix)),
+        Rule("*.router.scale", Action::With(router_scale)),
+        Rule("*.router.per_expert_scale", Action::With(expert_scale)),
+    ],
+    generated: proportional_rope,
+    ..PLAIN
+};
 
 /// Embeddings and projections of the layers' own inputs.
 const PER_LAYER: &[Part] = &[

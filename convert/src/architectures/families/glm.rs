@@ -57,6 +57,30 @@ pub(super) const ALL: &[Architecture] = &[
         ..PLAIN
     },
     Architecture {
+        name: "glm4",
+        classes: &["GlmOcrForConditionalGeneration"],
+        rules: HALVED,
+        parts: &[
+            CORE,
+            QKV,
+            NEXTN,
+            &[
+                Part::FfnNorm,
+                Part::FfnDown,
+                Part::FfnUp,
+                Part::AttnPostNorm,
+                Part::FfnPostNorm,
+            ],
+        ],
+        params: &[
+            Param::Base,
+            Param::With(|model, keys| partial_rotary(model, keys, 0.5)),
+            Param::MaybeU32("nextn_predict_layers", &["num_nextn_predict_layers"]),
+        ],
+        extra_layers: prediction_layers,
+        ..PLAIN
+    },
+    Architecture {
         classes: &["Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration"],
         ..GLM4_MOE
     },

@@ -34,6 +34,25 @@ const LFM2: Architecture = Architecture {
 pub(super) const ALL: &[Architecture] = &[
     LFM2,
     Architecture {
+        classes: &["Lfm2Model", "Lfm2BidirectionalModel"],
+        params: &[
+            Param::With(per_layer_heads),
+            Param::U32("vocab_size", &["vocab_size"]),
+            Param::U32("shortconv.l_cache", &["conv_L_cache"]),
+            Param::With(feed_forward),
+            Param::With(|model, keys| {
+                if model.config.class() == Some("Lfm2BidirectionalModel") {
+                    keys.set("attention.causal", false);
+                }
+                if let Some(pooling) = super::bert::pooling(model)? {
+                    keys.set("pooling_type", pooling);
+                }
+                Ok(())
+            }),
+        ],
+        ..LFM2
+    },
+    Architecture {
         name: "lfm2moe",
         classes: &["Lfm2MoeForCausalLM"],
         parts: &[PARTS, QKV, QK_NORM, FFN, MOE, &[Part::FfnExpProbsB]],

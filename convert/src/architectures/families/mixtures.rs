@@ -7,26 +7,9 @@ use crate::Error;
 use crate::config::{as_f64, as_u32};
 use crate::expr::Expr;
 
-const GATE_UP_DOWN: &[&str] = &["gate_proj", "up_proj", "down_proj"];
+pub(super) const GATE_UP_DOWN: &[&str] = &["gate_proj", "up_proj", "down_proj"];
 
 pub(super) const ALL: &[Architecture] = &[
-    Architecture {
-        name: "minimax-m2",
-        classes: &["MiniMaxM2ForCausalLM"],
-        parts: &[
-            CORE,
-            QKV,
-            QK_NORM,
-            MOE,
-            &[Part::FfnNorm, Part::FfnExpProbsB],
-        ],
-        params: &[
-            Param::Base,
-            Param::U32("expert_feed_forward_length", &["intermediate_size"]),
-            Param::U32("rope.dimension_count", &["rotary_dim"]),
-        ],
-        ..PLAIN
-    },
     Architecture {
         name: "dots1",
         classes: &["Dots1ForCausalLM"],

@@ -15,10 +15,12 @@ mod gpt;
 mod gpt_oss;
 mod granite;
 mod hunyuan;
+mod interleaved;
 mod lfm2;
 mod llama;
 mod mamba;
 mod minicpm;
+mod minimax;
 mod mixtures;
 mod nemotron;
 mod olmo;
@@ -56,10 +58,12 @@ pub(super) const ALL: &[&[Architecture]] = &[
     gpt_oss::ALL,
     granite::ALL,
     hunyuan::ALL,
+    interleaved::ALL,
     lfm2::ALL,
     llama::ALL,
     mamba::ALL,
     minicpm::ALL,
+    minimax::ALL,
     mixtures::ALL,
     nemotron::ALL,
     olmo::ALL,

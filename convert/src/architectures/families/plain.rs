@@ -41,6 +41,12 @@ pub(super) const ALL: &[Architecture] = &[
         ..PLAIN
     },
     Architecture {
+        name: "paddleocr",
+        classes: &["PaddleOCRVLForConditionalGeneration"],
+        parts: &[CORE, QKV, FFN, &[Part::FfnNorm]],
+        ..PLAIN
+    },
+    Architecture {
         name: "apertus",
         classes: &["ApertusForCausalLM"],
         parts: &[CORE, QKV, QK_NORM, FFN, &[Part::RopeFreqs, Part::FfnNorm]],

@@ -66,7 +66,11 @@ const NEXT: Architecture = Architecture {
 
 const QWEN35: Architecture = Architecture {
     name: "qwen35",
-    classes: &["Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"],
+    classes: &[
+        "Qwen3_5ForCausalLM",
+        "Qwen3_5ForConditionalGeneration",
+        "MiniCPMV4_6ForConditionalGeneration",
+    ],
     parts: &[
         CORE,
         QKV,

@@ -18,7 +18,9 @@ const T5: Architecture = Architecture {
 /// A head that is the embedding is left out, unless the decoder's output goes into it unscaled: what
 /// reads a file without a head scales.
 fn own_head(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
-    let unscaled = model.config.bool("scale_decoder_outputs") == Some(false);
+    // mT5 never scales.
+    let never = model.config.class() == Some("MT5ForConditionalGeneration");
+    let unscaled = never || model.config.bool("scale_decoder_outputs") == Some(false);
     if !unscaled && super::flag(&model.config, "tie_word_embeddings") {
         return Ok(Vec::new());
     }

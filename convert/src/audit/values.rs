@@ -1,0 +1,317 @@
+//! Values that name a part of the graph: one that no graph has is refused.
+
+use serde_json::Value as Json;
+
+use crate::Error;
+use crate::config::Config;
+
+/// Activations that graphs are built with, by architecture. Those that are not listed
+/// have one of the known ones.
+const ACTIVATIONS: &[(Activation, &[&str])] = &[
+    (
+        Activation::Silu,
+        &[
+            "afmoe",
+            "bitnet",
+            "cohere2",
+            "cohere2moe",
+            "command-r",
+            "deepseek",
+            "deepseek2",
+            "dots1",
+            "ernie4_5",
+            "ernie4_5-moe",
+            "eurobert",
+            "exaone",
+            "exaone4",
+            "falcon-h1",
+            "glm4",
+            "glm4moe",
+            "granite",
+            "granitehybrid",
+            "granite_swa",
+            "granitemoe",
+            "hunyuan-dense",
+            "hunyuan-moe",
+            "hunyuan_vl",
+            "hy_v3",
+            "internlm2",
+            "jamba",
+            "laguna",
+            "lfm2",
+            "lfm2moe",
+            "llama",
+            "llama4",
+            "mamba",
+            "mamba2",
+            "mellum",
+            "mimo2",
+            "minicpm",
+            "minicpm3",
+            "minimax-m2",
+            "olmo",
+            "olmo2",
+            "olmoe",
+            "paddleocr",
+            "phi3",
+            "phimoe",
+            "qwen2",
+            "qwen2moe",
+            "qwen3",
+            "qwen3moe",
+            "qwen35",
+            "qwen35moe",
+            "qwen3next",
+            "seed_oss",
+            "smollm3",
+            "stablelm",
+        ],
+    ),
+    (
+        Activation::Gelu,
+        &[
+            "bert",
+            "bloom",
+            "falcon",
+            "gemma",
+            "gemma2",
+            "gemma3",
+            "gemma3n",
+            "gemma4",
+            "gpt2",
+            "gptneox",
+            "mpt",
+            "phi2",
+            "starcoder",
+            "starcoder2",
+        ],
+    ),
+    (
+        Activation::SquaredRelu,
+        &["arcee", "jais2", "nemotron", "nemotron_h", "nemotron_h_moe"],
+    ),
+    (Activation::Xielu, &["apertus"]),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activation {
+    Silu,
+    Gelu,
+    Relu,
+    SquaredRelu,
+    Xielu,
+}
+
+/// Names that configurations have for activations; the approximations of GELU are one.
+const NAMES: [(&str, Activation); 16] = [
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("swiglu", Activation::Silu),
+    ("swigluoai", Activation::Silu),
+    ("gelu", Activation::Gelu),
+    ("gelu_new", Activation::Gelu),
+    ("gelu_fast", Activation::Gelu),
+    ("fast_gelu", Activation::Gelu),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_pytorch_tanh", Activation::Gelu),
+    ("geglu", Activation::Gelu),
+    ("relu", Activation::Relu),
+    ("relu2", Activation::SquaredRelu),
+    ("relu_squared", Activation::SquaredRelu),
+    ("squared_relu", Activation::SquaredRelu),
+    ("xielu", Activation::Xielu),
+];
+
+impl Activation {
+    fn named(name: &str) -> Option<Self> {
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, activation)| *activation)
+    }
+}
+
+/// Fields that name the activation, the one that counts first.
+const ACTIVATION_FIELDS: [&str; 6] = [
+    "hidden_activation",
+    "hidden_act",
+    "activation_function",
+    "mlp_hidden_act",
+    "feed_forward_proj",
+    "activation",
+];
+
+/// Kinds of rotary scaling that become keys or tensors, or mean none.
+const ROPE_TYPES: [&str; 11] = [
+    "default",
+    "none",
+    "linear",
+    "yarn",
+    "llama3",
+    "longrope",
+    "su",
+    "mrope",
+    "xdrope",
+    "proportional",
+    "dynamic",
+];
+
+/// Fields whose values (or lists of them) name parts of the graph, and the names that are known.
+const KINDS: [(&str, &[&str]); 3] = [
+    (
+        "layer_types",
+        &[
+            "attention",
+            "chunked_attention",
+            "conv",
+            "deepseek_sparse_attention",
+            "full_attention",
+            "hybrid",
+            "indexed_attention",
+            "linear_attention",
+            "mamba",
+            "mamba2",
+            "minimax_m3_sparse",
+            "mlp",
+            "moe",
+            "qwen_sparse_attention",
+            "sliding_attention",
+            "sparse_attention",
+        ],
+    ),
+    ("mlp_layer_types", &["dense", "sparse"]),
+    (
+        "topk_method",
+        &["greedy", "group_limited_greedy", "noaux_tc"],
+    ),
+];
+
+/// Whether a field's value is judged here.
+pub(super) fn is_judged(field: &str) -> bool {
+    ACTIVATION_FIELDS.contains(&field) || KINDS.iter().any(|(known, _)| *known == field)
+}
+
+/// Refuses values for which the graph would compute something else than the model.
+///
+/// # Errors
+/// If the activation, the rotary scaling or a kind of layer is unknown, or the activation is not the
+/// architecture's.
+pub(crate) fn refuse(config: &Config, architecture: &'static str) -> Result<(), Error> {
+    let unknown = |field: &str, value: &str, known: Vec<&str>| {
+        Err(Error::Unsupported {
+            architecture,
+            field: field.to_owned(),
+            value: value.to_owned(),
+            known: known.join(", "),
+        })
+    };
+    let scaling = config.rope_type();
+    if !ROPE_TYPES.contains(&scaling) {
+        return unknown("rope_type", scaling, ROPE_TYPES.to_vec());
+    }
+    for (field, known) in KINDS {
+        let values = match config.stated(field) {
+            Some(Json::Array(list)) => list.as_slice(),
+            Some(value) => std::slice::from_ref(value),
+            None => &[],
+        };
+        let mut names = values.iter().filter_map(Json::as_str);
+        if let Some(name) = names.find(|name| !known.contains(name)) {
+            return unknown(field, name, known.to_vec());
+        }
+    }
+    let stated = ACTIVATION_FIELDS
+        .iter()
+        .find_map(|field| Some((*field, config.stated(field)?.as_str()?)));
+    let Some((field, name)) = stated.filter(|(field, _)| !config.is_heeded(field)) else {
+        return Ok(());
+    };
+    // T5's gate decides which of its two activations it has.
+    let (gate, plain) = match name.strip_prefix("gated-") {
+        Some(plain) => (true, plain),
+        None => (false, name),
+    };
+    let expected = match architecture {
+        "t5" | "t5encoder" if gate => Some(Activation::Gelu),
+        "t5" | "t5encoder" => Some(Activation::Relu),
+        _ => ACTIVATIONS
+            .iter()
+            .find(|(_, architectures)| architectures.contains(&architecture))
+            .map(|(activation, _)| *activation),
+    };
+    let fits = match (Activation::named(plain), expected) {
+        (None, _) => false,
+        (Some(found), Some(expected)) => found == expected,
+        (Some(_), None) => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    let known = NAMES
+        .iter()
+        .filter(|(_, activation)| expected.is_none_or(|expected| *activation == expected));
+    unknown(field, name, known.map(|(name, _)| *name).collect())
+}
+
+/// A rotary scaling that has no effect, though its kind is known.
+pub(super) fn unheeded_scaling(config: &Config, architecture: &str) -> Option<String> {
+    let scaling = config.rope_type();
+    // Only with an alpha does a dynamic scaling have a fixed base.
+    let dynamic = scaling == "dynamic" && config.rope("alpha").is_none();
+    let without_factors = scaling == "llama3" && WITHOUT_FACTORS.contains(&architecture);
+    (dynamic || without_factors).then(|| format!("the rotary scaling is `{scaling}`"))
+}
+
+/// Architectures whose files have no place for the factors of `llama3` scaling.
+const WITHOUT_FACTORS: [&str; 1] = ["eurobert"];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(architecture: &'static str, config: Json) -> String {
+        match refuse(&Config::new(&config), architecture) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_no_graph_computes_is_refused_with_what_is_known() {
+        for (architecture, config) in [
+            ("llama", json!({"hidden_act": "my_own"})),
+            ("llama", json!({"hidden_act": "gelu"})),
+            ("jina-bert-v2", json!({"hidden_act": "my_own"})),
+            ("t5", json!({"feed_forward_proj": "gelu"})),
+            (
+                "llama",
+                json!({"rope_scaling": {"type": "my_own", "factor": 2.0}}),
+            ),
+            (
+                "llama",
+                json!({"layer_types": ["full_attention", "my_own"]}),
+            ),
+            ("deepseek2", json!({"topk_method": "my_own"})),
+        ] {
+            let error = refused(architecture, config.clone());
+            assert!(error.starts_with("config.json: `"), "{config}: {error}");
+            assert!(error.contains("known"), "{config}: {error}");
+        }
+        for (architecture, config) in [
+            ("llama", json!({"hidden_act": "swish"})),
+            (
+                "gemma",
+                json!({"hidden_act": "silu", "hidden_activation": "gelu_pytorch_tanh"}),
+            ),
+            ("t5", json!({"feed_forward_proj": "gated-gelu"})),
+            ("t5", json!({"feed_forward_proj": "relu"})),
+            (
+                "llama",
+                json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+            ),
+            ("jina-bert-v2", json!({"hidden_act": "gelu"})),
+        ] {
+            assert_eq!(refused(architecture, config), "");
+        }
+    }
+}
