@@ -344,6 +344,12 @@ pub const TABLE: &[Architecture] = &[
         ..HALVES
     },
     Architecture {
+        name: "bailingmoe3",
+        gating: Gating::Sigmoid,
+        expert_norm: false,
+        ..PAIRS
+    },
+    Architecture {
         name: "bert",
         activation: Activation::GeluErf,
         ..ENCODER

@@ -295,9 +295,17 @@ impl Config {
     /// Number of layers.
     ///
     /// # Errors
-    /// If the configuration does not state it.
+    /// If the configuration does not state it, or states more than any model has: lists with an item
+    /// for each layer are made before a layer is looked for.
     pub fn layers(&self) -> Result<u32, Error> {
-        self.u32(&LAYERS)
+        const MOST: u32 = 1 << 16;
+        match self.u32(&LAYERS)? {
+            layers if layers > MOST => {
+                let problem = format!("is {layers}; no model has more than {MOST} layers");
+                Err(Error::config("num_hidden_layers", problem))
+            }
+            layers => Ok(layers),
+        }
     }
 
     /// A field of the rotary parameters.

@@ -188,6 +188,21 @@ const CASES: &[(&str, Bend, &[&str])] = &[
         &["num_hidden_layers", "-4"],
     ),
     (
+        "an activation that no graph has",
+        Contents(|tiny| tiny.config["hidden_act"] = json!("my_own")),
+        &["hidden_act", "my_own", "silu"],
+    ),
+    (
+        "an activation of another graph",
+        Contents(|tiny| tiny.config["hidden_act"] = json!("relu2")),
+        &["hidden_act", "relu2", "silu"],
+    ),
+    (
+        "a rotary scaling that nobody knows",
+        Contents(|tiny| tiny.config["rope_scaling"] = json!({"type": "my_own", "factor": 2.0})),
+        &["rope_type", "my_own", "yarn"],
+    ),
+    (
         "a number of layers beyond all bounds",
         Contents(|tiny| tiny.config["num_hidden_layers"] = json!(4_000_000_000u64)),
         &["4000000000"],

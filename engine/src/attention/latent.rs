@@ -7,6 +7,7 @@
 use crate::cache::HeadCache;
 use crate::error::Error;
 use crate::matmul::Activations;
+use crate::ops;
 use crate::parameters::{LayerParameters, Parameters};
 use crate::pass::Pass;
 use crate::weights::{Linear, Loader, NormWeights, Stack, missing};
@@ -48,6 +49,8 @@ pub(crate) struct LatentAttention {
     value: usize,
     rotates: bool,
     indexer: Option<Indexer>,
+    /// Gives a gate for each head.
+    gate: Option<Linear>,
 }
 
 impl LatentAttention {
@@ -131,6 +134,10 @@ impl LatentAttention {
                 v.rows
             }
         };
+        let gate = loader.linear(&name("attn_gate"), width)?;
+        if let Some(gate) = &gate {
+            loader.check_rows(gate, heads)?;
+        }
         let query_width = match &queries {
             Queries::Direct(_) => width,
             Queries::LowRank { b, .. } => b.weight.cols(),
@@ -164,6 +171,7 @@ impl LatentAttention {
             value,
             rotates: layer.rotates,
             indexer,
+            gate,
         }))
     }
 
@@ -224,12 +232,22 @@ impl LatentAttention {
                 }
             });
         }
-        let mixed = match &self.expansion {
+        let mut mixed = match &self.expansion {
             Expansion::Whole(whole) => self.expanded(pass, whole, &q, &latent, caches),
             Expansion::Absorbed { k, v } => self.absorbed(pass, k, v, &q, &latent, caches),
         };
         pass.scratch.give(q);
         pass.scratch.give(latent);
+        if let Some(gate) = &self.gate {
+            let gates = pass.multiply(gate, input);
+            pass.each_row(&mut mixed, heads * self.value, |token, row| {
+                let gates = &gates[token * heads..][..heads];
+                for (part, &gate) in row.chunks_exact_mut(self.value).zip(gates) {
+                    ops::multiply(part, ops::sigmoid(gate));
+                }
+            });
+            pass.scratch.give(gates);
+        }
         let mixed = Activations::new(tokens, heads * self.value, mixed);
         let out = pass.multiply(&self.output, &mixed);
         pass.recycle(mixed);

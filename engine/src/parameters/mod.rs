@@ -70,6 +70,8 @@ pub(crate) struct Recurrence {
     pub dt_b_c_rms: bool,
     /// Length of a head of Kimi's delta attention.
     pub head: usize,
+    /// The logarithm of the most that it forgets at once.
+    pub bound: Option<f32>,
 }
 
 /// Sizes of the branch that chooses keys.
@@ -353,6 +355,12 @@ fn windowed(
 }
 
 fn routing(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Routing>, Error> {
+    for key in ["swiglu_clamp_exp", "swiglu_clamp_shexp"] {
+        let limits = keys.floats(key).unwrap_or_default();
+        if limits.iter().any(|&limit| limit > 0.0) {
+            return Err(keys.wrong(key, "limits activations, which no graph here does"));
+        }
+    }
     let Some(used) = keys.count("expert_used_count")?.filter(|&n| n > 0) else {
         return Ok(None);
     };
@@ -408,6 +416,7 @@ fn recurrence(keys: &Keys<'_>) -> Result<Recurrence, Error> {
         groups: count("ssm.group_count")?.max(1),
         dt_b_c_rms: keys.flag("ssm.dt_b_c_rms")?.unwrap_or(false),
         head: count("kda.head_dim")?,
+        bound: keys.float("kda.gate_lower_bound")?,
     })
 }
 

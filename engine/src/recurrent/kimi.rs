@@ -15,12 +15,15 @@ use super::{Conv, State, scan};
 pub(crate) struct Kimi {
     /// Queries, keys and values, each with its convolution.
     inputs: [(Linear, Conv); 3],
-    /// Of rank one head: the forgetting of each channel, and the gate of the output.
-    forget: [Linear; 2],
-    gate: [Linear; 2],
+    /// The forgetting of each channel, and the gate of the output: one product, or two of the rank of
+    /// a head.
+    forget: Vec<Linear>,
+    gate: Vec<Linear>,
     strength: Linear,
-    /// By head, negative.
+    /// By head: negative, or positive where forgetting has a bound.
     decay: Vec<f32>,
+    /// The logarithm of the most that is forgotten at once.
+    bound: Option<f32>,
     /// By channel.
     step_bias: Vec<f32>,
     norm: NormWeights,
@@ -53,18 +56,23 @@ impl Kimi {
                 Conv::load(loader, &conv, parameters.recurrence.conv, inner)?,
             ))
         };
-        let pair = |part: &str| -> Result<[Linear; 2], Error> {
-            Ok([
-                loader.product(&name(&format!("ssm_{part}_a")), width, head)?,
-                loader.product(&name(&format!("ssm_{part}_b")), head, inner)?,
+        let products = |part: &str| -> Result<Vec<Linear>, Error> {
+            let [first, second] = ["a", "b"].map(|end| name(&format!("ssm_{part}_{end}")));
+            if !loader.has(&format!("{second}.weight")) {
+                return Ok(vec![loader.product(&first, width, inner)?]);
+            }
+            Ok(vec![
+                loader.product(&first, width, head)?,
+                loader.product(&second, head, inner)?,
             ])
         };
         Ok(Self {
             inputs: [input("q")?, input("k")?, input("v")?],
-            forget: pair("f")?,
-            gate: pair("g")?,
+            forget: products("f")?,
+            gate: products("g")?,
             strength: loader.product(&name("ssm_beta"), width, heads)?,
             decay: need(name("ssm_a"), heads)?,
+            bound: parameters.recurrence.bound,
             step_bias: need(name("ssm_dt.bias"), inner)?,
             norm: loader
                 .norm(&name("ssm_norm"), head)?
@@ -91,11 +99,16 @@ impl Kimi {
         let linears = self.inputs.iter().map(|(linear, _)| linear);
         let products = pass.multiply_all(linears, input);
         let strengths = pass.multiply(&self.strength, input);
-        let [forget, gate] = [&self.forget, &self.gate].map(|[first, second]| {
-            let low = Activations::new(tokens, head, pass.multiply(first, input));
-            let out = pass.multiply(second, &low);
-            pass.recycle(low);
-            out
+        let [forget, gate] = [&self.forget, &self.gate].map(|products| match &products[..] {
+            [first, second] => {
+                let low = Activations::new(tokens, head, pass.multiply(first, input));
+                let out = pass.multiply(second, &low);
+                pass.recycle(low);
+                out
+            }
+            products => products
+                .first()
+                .map_or_else(Vec::new, |only| pass.multiply(only, input)),
         });
         let mut mixed = pass.scratch.take(tokens * inner);
         let room = 3 * inner + head;
@@ -128,8 +141,14 @@ impl Kimi {
                     unit(k, 1.0);
                     let forget = &forget[token * inner..][channels.clone()];
                     let bias = &self.step_bias[channels.clone()];
-                    let decay =
-                        |i: usize| (self.decay[h] * ops::softplus(forget[i] + bias[i])).exp();
+                    let decay = |i: usize| {
+                        let input = forget[i] + bias[i];
+                        let logarithm = match self.bound {
+                            None => self.decay[h] * ops::softplus(input),
+                            Some(bound) => bound * ops::sigmoid(self.decay[h] * input),
+                        };
+                        logarithm.exp()
+                    };
                     let strength = ops::sigmoid(strengths[token * self.heads + h]);
                     let memory = &mut state.state[h * head * head..][..head * head];
                     let v = &v[channels.clone()];

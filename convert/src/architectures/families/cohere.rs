@@ -72,7 +72,8 @@ fn cohere2_moe(model: &Model, keys: &mut Keys) -> Result<(), Error> {
             let prefix = number("prefix_dense_sliding_window_pattern")?.unwrap_or(1);
             let rest = number("sliding_window_pattern")?.unwrap_or(4);
             let stated = stated as usize;
-            let slides = |place: usize, period: u32| (place + 1) % (period.max(1) as usize) != 0;
+            let slides =
+                |place: usize, period: u32| !(place + 1).is_multiple_of(period.max(1) as usize);
             (0..layers)
                 .map(|layer| match layer.checked_sub(stated) {
                     Some(place) => slides(place, rest),

@@ -259,7 +259,7 @@ const SPARSE: &[&[Part]] = &[
 ];
 
 /// Kimi's delta attention, with a gate of low rank.
-const KIMI_DELTA: &[Part] = &[
+pub(super) const KIMI_DELTA: &[Part] = &[
     Part::SsmConv1dQ,
     Part::SsmConv1dK,
     Part::SsmConv1dV,
@@ -306,7 +306,7 @@ fn kimi_groups(model: &Model, keys: &mut Keys) -> Result<(), Error> {
 }
 
 /// A kernel for each channel, in four dimensions.
-fn kimi_convolution(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
+pub(super) fn kimi_convolution(_: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
     let taps = expr.row_len();
     let kernels = shaped(
         name,
