@@ -85,18 +85,21 @@ def main():
     ]
     changes = []
     for preset in filter(None, options.presets.split(",")):
-        for weighted in [True, False]:
-            if not weighted and preset in NEEDS_IMPORTANCE:
+        wanted = {}
+        for label, importance in [("imatrix", ["--imatrix", options.imatrix]), ("plain", [])]:
+            if importance or preset not in NEEDS_IMPORTANCE:
+                for effort in ["reference", "best"]:
+                    wanted[f"{preset}-{label}-{effort}"] = ["--types", preset, "--effort", effort, *importance]
+        # All at once, since the base is measured each time.
+        found = dict(zip(wanted, runs.measure(wanted)))
+        for label, yes in [("imatrix", "yes"), ("plain", "no")]:
+            if f"{preset}-{label}-best" not in found:
                 continue
-            importance = ["--imatrix", options.imatrix] if weighted else []
-            label = "imatrix" if weighted else "plain"
-            (reference, _, bits), (best, _, _) = runs.measure({
-                f"{preset}-{label}-{effort}": ["--types", preset, "--effort", effort, *importance]
-                for effort in ["reference", "best"]
-            })
-            changes.append((best / reference - 1, preset, label))
-            yes = "yes" if weighted else "no"
-            lines.append(f"| {preset} | {yes} | {bits:.3f} | {reference:.6f} | {best:.6f} | {100 * (best / reference - 1):+.1f} % |")
+            reference, _, bits = found[f"{preset}-{label}-reference"]
+            best, _, _ = found[f"{preset}-{label}-best"]
+            change = best / reference - 1
+            changes.append((change, preset, label))
+            lines.append(f"| {preset} | {yes} | {bits:.3f} | {reference:.6f} | {best:.6f} | {100 * change:+.1f} % |")
     if changes:
         worst = max(changes)
         lines += ["", f"Median {100 * statistics.median(c for c, *_ in changes):+.1f} %, worst {100 * worst[0]:+.1f} % ({worst[1]}, {worst[2]})."]
