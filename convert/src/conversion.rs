@@ -141,6 +141,12 @@ impl Conversion {
         }
         warnings.extend(vocab.warnings);
         warnings.extend(audit::unheeded(&model.config, architecture.name));
+        warnings.extend(audit::unheeded_scaling(
+            &model.config,
+            architecture.name,
+            &metadata,
+            |name| tensors.iter().any(|tensor| tensor.name == name),
+        ));
 
         let mut conversion = Self::assemble(metadata, tensors, wanted, dropped, warnings);
         let odd = preflight::check(&conversion)?;

@@ -7,7 +7,7 @@ mod values;
 use serde_json::Value as Json;
 
 pub(crate) use kinds::check_kinds;
-pub(crate) use values::refuse;
+pub(crate) use values::{refuse, unheeded_scaling};
 
 use crate::config::{Config, as_f64};
 
@@ -161,18 +161,20 @@ pub(crate) fn unheeded(config: &Config, architecture: &str) -> Vec<String> {
     {
         found.push(format!("`sliding_window` is {window}"));
     }
-    found.extend(values::unheeded_scaling(config, architecture));
     let mut warnings: Vec<String> = found
         .into_iter()
-        .map(|fact| {
-            format!(
-                "config.json: {fact}, which the {architecture} graph of GGUF does not heed: results \
-                 will differ from the model's own"
-            )
-        })
+        .map(|fact| unheeded_fact(&fact, architecture))
         .collect();
     warnings.extend(unknown(config, architecture));
     warnings
+}
+
+/// The warning for a fact of the configuration.
+fn unheeded_fact(fact: &str, architecture: &str) -> String {
+    format!(
+        "config.json: {fact}, which the {architecture} graph of GGUF does not heed: results will differ \
+         from the model's own"
+    )
 }
 
 /// One word on the fields that neither conversion nor these tables know, but for those that are off.
@@ -246,19 +248,11 @@ mod tests {
             ("attention_multiplier", json!(0.25), json!(0.2)),
             ("query_pre_attn_scalar", json!(16), json!(32)),
             ("num_experts", json!(0), json!(8)),
-            (
-                "rope_scaling",
-                json!({"type": "linear"}),
-                json!({"type": "dynamic"}),
-            ),
         ] {
             assert_eq!(with(field, neutral), [""; 0], "{field}");
             let found = with(field, other);
             assert_eq!(found.len(), 1, "{field}: {found:?}");
-            assert!(
-                found[0].contains(field) || field == "rope_scaling",
-                "{found:?}"
-            );
+            assert!(found[0].contains(field), "{found:?}");
         }
         let window = |own: Json| {
             let mut config = base.clone();

@@ -1,5 +1,6 @@
 //! Values that name a part of the graph: one that no graph has is refused.
 
+use gristmill_gguf::Metadata;
 use serde_json::Value as Json;
 
 use crate::Error;
@@ -251,17 +252,27 @@ pub(crate) fn refuse(config: &Config, architecture: &'static str) -> Result<(), 
     unknown(field, name, known.map(|(name, _)| *name).collect())
 }
 
-/// A rotary scaling that has no effect, though its kind is known.
-pub(super) fn unheeded_scaling(config: &Config, architecture: &str) -> Option<String> {
+/// A warning for a rotary scaling of a known kind that neither a file's keys nor its tensors carry.
+pub(crate) fn unheeded_scaling(
+    config: &Config,
+    architecture: &str,
+    metadata: &Metadata,
+    has_tensor: impl Fn(&str) -> bool,
+) -> Option<String> {
     let scaling = config.rope_type();
-    // Only with an alpha does a dynamic scaling have a fixed base.
-    let dynamic = scaling == "dynamic" && config.rope("alpha").is_none();
-    let without_factors = scaling == "llama3" && WITHOUT_FACTORS.contains(&architecture);
-    (dynamic || without_factors).then(|| format!("the rotary scaling is `{scaling}`"))
+    let carried = match scaling {
+        "linear" | "yarn" => {
+            metadata.str(format!("{architecture}.rope.scaling.type")) == Some(scaling)
+        }
+        "llama3" => has_tensor("rope_freqs.weight"),
+        "longrope" | "su" => has_tensor("rope_factors_long.weight"),
+        // Only with an alpha does a dynamic scaling have a fixed base.
+        "dynamic" => config.rope("alpha").is_some(),
+        _ => true,
+    };
+    let fact = format!("the rotary scaling is `{scaling}`");
+    (!carried).then(|| super::unheeded_fact(&fact, architecture))
 }
-
-/// Architectures whose files have no place for the factors of `llama3` scaling.
-const WITHOUT_FACTORS: [&str; 1] = ["eurobert"];
 
 #[cfg(test)]
 mod tests {
@@ -274,6 +285,29 @@ mod tests {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn a_scaling_that_the_file_does_not_carry_is_named() {
+        let named = |kind: &str, stated: Option<&str>, tensors: &[&str]| {
+            let config = json!({"rope_scaling": {"rope_type": kind, "factor": 2.0}});
+            let mut metadata = Metadata::new();
+            if let Some(stated) = stated {
+                metadata.set("llama.rope.scaling.type", stated);
+            }
+            unheeded_scaling(&Config::new(&config), "llama", &metadata, |name| {
+                tensors.contains(&name)
+            })
+            .is_some()
+        };
+        assert!(!named("linear", Some("linear"), &[]));
+        assert!(named("yarn", Some("none"), &[]));
+        assert!(named("linear", None, &[]));
+        assert!(!named("llama3", None, &["rope_freqs.weight"]));
+        assert!(named("llama3", None, &[]));
+        assert!(named("longrope", None, &[]));
+        assert!(named("dynamic", None, &[]));
+        assert!(!named("default", None, &[]));
     }
 
     #[test]

@@ -118,7 +118,6 @@ pub(super) const ALL: &[Architecture] = &[
             Param::With(window_pattern),
         ],
         rules: &[
-            Rule("lm_head.weight", Action::Drop),
             Rule("*embed_tokens*.weight", Action::With(pad_embedding)),
             Rule("*.altup_projections.*", Action::Elsewhere),
             Rule("*.altup_unembed_projections.*", Action::Elsewhere),
@@ -186,7 +185,6 @@ const GEMMA4: Architecture = Architecture {
     ],
     params: GEMMA4_PARAMS,
     rules: &[
-        Rule("lm_head.weight", Action::Drop),
         Rule(
             "*.layer_scalar",
             Action::Replace("layer_scalar", "layer_scalar.weight"),
@@ -319,12 +317,7 @@ fn normal_share(x: f64) -> f64 {
 
 /// Rows up to the vocabulary's size, filled with zeros.
 fn pad_embedding(model: &Model, name: &str, expr: Expr) -> Result<Vec<Named>, Error> {
-    let field: &[&str] = if name.contains("per_layer") {
-        &["vocab_size_per_layer_input", "vocab_size"]
-    } else {
-        &["vocab_size"]
-    };
-    let wanted = u64::from(model.config.u32(field)?);
+    let wanted = u64::from(model.config.u32(&["vocab_size"])?);
     let rows = expr.row_count();
     if rows >= wanted {
         return Ok(vec![(name.to_owned(), expr)]);

@@ -44,7 +44,7 @@ pub(super) const SHARED_DOWN: Rule = Rule(
 
 pub(super) const GRANITE_MOE: Architecture = Architecture {
     name: "granitemoe",
-    parts: &[CORE, QKV, MOE, SHARED, &[Part::FfnNorm]],
+    parts: &[CORE, QKV, MOE, SHARED, &[Part::RopeFreqs, Part::FfnNorm]],
     defaults: |config| config.remove("head_dim"),
     params: &[
         Param::Base,
@@ -66,7 +66,7 @@ pub(super) const ALL: &[Architecture] = &[
     Architecture {
         name: "granite",
         classes: &["GraniteForCausalLM"],
-        parts: &[CORE, QKV, FFN, &[Part::FfnNorm]],
+        parts: &[CORE, QKV, FFN, &[Part::RopeFreqs, Part::FfnNorm]],
         ..GRANITE_MOE
     },
     Architecture {
@@ -79,7 +79,7 @@ pub(super) const ALL: &[Architecture] = &[
             "GraniteSpeechForConditionalGeneration",
             "GraniteSpeechPlusForConditionalGeneration",
         ],
-        parts: &[CORE, QKV, FFN, &[Part::FfnNorm]],
+        parts: &[CORE, QKV, FFN, &[Part::RopeFreqs, Part::FfnNorm]],
         rules: &[
             Rule("encoder.*", Action::Drop),
             Rule("model.encoder.*", Action::Drop),

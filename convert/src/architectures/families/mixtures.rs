@@ -47,6 +47,7 @@ pub(super) const ALL: &[Architecture] = &[
             MOE,
             SHARED,
             &[
+                Part::RopeFreqs,
                 Part::AttnPostNorm,
                 Part::AttnGate,
                 Part::FfnPreNorm,
