@@ -73,6 +73,24 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Report> {
     replacement.finish()
 }
 
+/// [`replace`] with a note of it, or, if only the plan is asked for, the note alone.
+pub fn replace_or_say(
+    path: &Path,
+    bytes: &[u8],
+    dry_run: bool,
+    context: &Context,
+) -> Result<(), Report> {
+    let done = match dry_run {
+        true => "would write",
+        false => {
+            replace(path, bytes)?;
+            "wrote"
+        }
+    };
+    context.note(&format!("{done} {}: {} bytes", path.display(), bytes.len()));
+    Ok(())
+}
+
 /// A file under a temporary name beside its final one, which it takes when it is whole and synced.
 /// Dropped before that, it leaves nothing.
 pub struct Replacement {

@@ -1,4 +1,4 @@
-//! `grist convert ORGANISATION/NAME` against a hub on this machine.
+//! `grist convert ORGANISATION/NAME` and `release` against a hub on this machine.
 
 use std::collections::HashMap;
 use std::fs;
@@ -174,6 +174,10 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn convert(&self, arguments: &[&str]) -> Output {
+        self.grist("convert", arguments)
+    }
+
+    fn grist(&self, subcommand: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_grist"));
         command
             .current_dir(self.home)
@@ -181,7 +185,7 @@ impl Run<'_> {
             .env("HF_HOME", self.home)
             .env("HF_TOKEN", "hf_secret")
             .env_remove("HF_HUB_OFFLINE")
-            .arg("convert")
+            .arg(subcommand)
             .args(arguments);
         if self.offline {
             command.env("HF_HUB_OFFLINE", "1");
@@ -258,6 +262,42 @@ fn a_repository_converts_and_stays_in_the_cache() {
         stderr(&other)
     );
     assert!(hub.taken().is_empty());
+}
+
+#[test]
+fn a_repository_is_released_under_its_name() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(files(), None);
+    let run = Run {
+        hub: &hub.address,
+        home: home.path(),
+        offline: false,
+    };
+    let text = fixture().join("heldout.txt");
+    let output = run.grist(
+        "release",
+        &[
+            "org/tiny",
+            "--types",
+            "Q8_0",
+            "-o",
+            "out",
+            "--text",
+            text.to_str().unwrap(),
+            "--chunks",
+            "1",
+            "--no-imatrix",
+        ],
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    for name in [
+        "tiny-BF16.gguf",
+        "tiny-Q8_0.gguf",
+        "report.json",
+        "README.md",
+    ] {
+        assert!(home.path().join("out").join(name).exists(), "{name}");
+    }
 }
 
 #[test]

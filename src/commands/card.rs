@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Replace the output
     #[arg(long)]
     force: bool,
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Renders the model card of a report.
@@ -57,8 +60,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         None => print!("{card}"),
         Some(output) => {
             measure::refuse_existing(output, arguments.force)?;
-            files::replace(output, card.as_bytes())?;
-            context.note(&format!("wrote {}", output.display()));
+            files::replace_or_say(output, card.as_bytes(), arguments.dry_run, context)?;
         }
     }
     Ok(Exit::Done)

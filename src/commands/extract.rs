@@ -8,7 +8,7 @@ use gristmill_quantize::types;
 
 use crate::context::Context;
 use crate::report::{Exit, Outcome, Report};
-use crate::{files, values};
+use crate::{files, measure, values};
 
 /// Arguments of `grist extract`.
 #[derive(Debug, Args)]
@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Replace a file that exists
     #[arg(long)]
     force: bool,
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What is taken out.
@@ -67,13 +70,8 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         (None, None) => return Err(Report::usage("neither --key nor --tensor is given")),
     };
     if let Some(output) = &arguments.output {
-        if output.exists() && !arguments.force {
-            return Err(gristmill_gguf::Error::Exists {
-                path: output.clone(),
-            }
-            .into());
-        }
-        files::replace(output, &bytes)?;
+        measure::refuse_existing(output, arguments.force)?;
+        files::replace_or_say(output, &bytes, arguments.dry_run, context)?;
     }
     Ok(Exit::Done)
 }

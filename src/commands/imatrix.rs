@@ -65,6 +65,9 @@ pub struct Collect {
     /// Replace the output
     #[arg(long)]
     force: bool,
+    /// Say what would be collected, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Containers of importance matrices.
@@ -113,6 +116,15 @@ fn collect(arguments: &Collect, context: &Context) -> Outcome {
         arguments.context,
         arguments.chunks,
     )?;
+    if arguments.dry_run {
+        context.note(&format!(
+            "would write {}: {} chunks of {} tokens",
+            arguments.output.display(),
+            chunks.count(),
+            chunks.context()
+        ));
+        return Ok(Exit::Done);
+    }
     let dataset = arguments.text.to_string_lossy();
     let state = arguments.state(&model, &chunks, context)?;
     let matrix = ChunkProgress::new("importance", &chunks, context)

@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Replace the output
     #[arg(long)]
     force: bool,
+    /// Evaluate the model, say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Runs the model once and writes what it gives.
@@ -39,9 +42,15 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
     measure::refuse_existing(&arguments.output, arguments.force)?;
     let model = measure::open(&arguments.model, context)?;
     let (name, width, values) = evaluate(arguments, &model)?;
-    write(&arguments.output, name, width, &values)?;
+    let done = match arguments.dry_run {
+        true => "would write",
+        false => {
+            write(&arguments.output, name, width, &values)?;
+            "wrote"
+        }
+    };
     context.note(&format!(
-        "wrote {}: {name}, {} × {width}",
+        "{done} {}: {name}, {} × {width}",
         arguments.output.display(),
         values.len() / width.max(1)
     ));

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::measure::{Arithmetic, EffortChoice};
+use crate::model_source::{checkpoint_folder, variant_name};
 use crate::release::{Asked, ImportanceChoice, Release, Texts};
 use crate::report::{Exit, Outcome, Report};
 use crate::table;
@@ -16,8 +17,11 @@ use crate::table;
 /// Arguments of `grist release`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Checkpoint folder or GGUF file
+    /// Checkpoint folder, the id of a repository on the hub (organisation/name), or GGUF file
     source: PathBuf,
+    /// Revision of a repository on the hub
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
     /// Folder for everything made
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -75,12 +79,14 @@ pub fn run(arguments: &Arguments, context: &Context) -> Outcome {
         context: arguments.context,
         chunks: arguments.chunks,
     };
+    let source = checkpoint_folder(&arguments.source, arguments.revision.as_deref(), context)?;
     let release = Release {
-        source: &arguments.source,
+        source: &source,
+        name: variant_name(&arguments.source),
         output: &arguments.output,
         types: &types,
         effort: Effort::from(arguments.effort),
-        texts: Texts::resolve(asked, &arguments.source)?,
+        texts: Texts::resolve(asked, &source)?,
         importance,
         arithmetic: arguments.arithmetic,
         pre: arguments.pre.clone(),

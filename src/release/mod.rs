@@ -2,6 +2,7 @@
 //! the output folder with what it was made from, so that a rerun goes on where the last one ended.
 
 mod ledger;
+mod published;
 mod texts;
 
 use std::fs;
@@ -9,13 +10,8 @@ use std::path::{Path, PathBuf};
 
 use gristmill_engine::Model;
 use gristmill_gguf::check::{self, Level, Severity};
-use gristmill_gguf::{File, Metadata, Source};
-use gristmill_perplexity::evaluate::Reference;
 use gristmill_perplexity::importance::State;
-use gristmill_perplexity::protocol::Chunks;
-use gristmill_perplexity::report::{self, Base, PerplexityReport, Text, Variant};
-use gristmill_perplexity::speed::{self, Workload};
-use gristmill_perplexity::{card, importance};
+use gristmill_perplexity::{importance, report};
 use gristmill_quantize::importance::Importance;
 use gristmill_quantize::job::{
     Control, Job, NamedImportance, Output, PlannedJob, Report as JobReport, Target,
@@ -26,19 +22,22 @@ use gristmill_quantize::recipe::Recipe;
 use gristmill_quantize::types::Effort;
 
 pub use ledger::Ledger;
+pub use published::bits_per_weight;
 pub use texts::{Asked, Texts};
 
 use crate::context::Context;
 use crate::files;
 use crate::measure::{self, Arithmetic, ChunkProgress};
-use crate::model_source::{ModelSource, file_type, variant_name};
+use crate::model_source::{ModelSource, file_type};
 use crate::report::{Exit, Report};
-use ledger::{Measured, Protocol, Provenance};
+use ledger::Provenance;
 
 /// What a release is to be.
 pub struct Release<'a> {
-    /// The checkpoint or GGUF file.
+    /// The checkpoint's folder or the GGUF file.
     pub source: &'a Path,
+    /// What the names of files begin with.
+    pub name: String,
     /// The folder for everything made.
     pub output: &'a Path,
     /// The variants.
@@ -133,8 +132,7 @@ impl Release<'_> {
     }
 
     fn path_of(&self, ty: &str) -> PathBuf {
-        self.output
-            .join(format!("{}-{ty}.gguf", variant_name(self.source)))
+        self.output.join(format!("{}-{ty}.gguf", self.name))
     }
 
     fn open(&self, context: &Context) -> Result<ModelSource, Report> {
@@ -336,104 +334,6 @@ impl Release<'_> {
         made.sort_by_key(|made| self.types.iter().position(|&preset| preset == made.preset));
         Ok(made)
     }
-
-    fn measure(
-        &self,
-        model: &Model,
-        base: &BaseFile,
-        made: &[Made],
-        chunks: &Chunks,
-        ledger: &mut Ledger,
-        context: &Context,
-    ) -> Result<report::Report, Report> {
-        let text_sha256 = files::sha256(&self.texts.text, context)?;
-        let protocol = Protocol {
-            base: base.sha256.clone(),
-            text: text_sha256.clone(),
-            context: chunks.context() as u64,
-            chunks: chunks.count() as u64,
-            exact: self.arithmetic.exact,
-            kv_type: self.arithmetic.kv_name(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let options = self.arithmetic.session();
-        let reference = ChunkProgress::new("base", chunks, context)
-            .observe(|observer| Reference::new(model, &options, chunks, observer))
-            .map_err(|error| measure::failed(&base.path, error))?;
-        let mut variants = Vec::new();
-        for made in made {
-            context.check_interrupt()?;
-            let variant = measure::open(&made.path, context)?;
-            let measured = match ledger.measured(&made.path, &protocol) {
-                Some(measured) => measured.clone(),
-                None => {
-                    let report = ChunkProgress::new(made.preset.name(), chunks, context)
-                        .observe(|observer| reference.compare(&variant, &options, chunks, observer))
-                        .map_err(|error| measure::failed(&made.path, error))?;
-                    let speed = speed::measure(&variant, &options, &Workload::default())
-                        .map_err(|error| measure::failed(&made.path, error))?;
-                    let measured = Measured {
-                        protocol: protocol.clone(),
-                        report,
-                        prompt: speed.prompt.map(|rate| rate.median),
-                        generation: speed.generation.map(|rate| rate.median),
-                    };
-                    ledger.record_measured(&made.path, measured.clone())?;
-                    measured
-                }
-            };
-            variants.push(self.variant(made, &variant, measured)?);
-        }
-        let base_report: PerplexityReport = reference.report(chunks);
-        Ok(report::Report {
-            base: Base {
-                file: file_name(&base.path),
-                size_bytes: model.file().bytes(),
-                sha256: base.sha256.clone(),
-                perplexity: base_report.perplexity,
-                perplexity_error: base_report.perplexity_error,
-            },
-            text: Text {
-                file: file_name(&self.texts.text),
-                sha256: text_sha256,
-                chunks: chunks.count() as u64,
-                context: chunks.context() as u64,
-            },
-            commands: vec![self.command.clone()],
-            variants,
-        })
-    }
-
-    fn variant(&self, made: &Made, model: &Model, measured: Measured) -> Result<Variant, Report> {
-        Ok(Variant {
-            ty: made.preset.to_string(),
-            file: file_name(&made.path),
-            size_bytes: fs::metadata(&made.path)
-                .map_err(|error| Report::io(&made.path, &error))?
-                .len(),
-            bits_per_weight: bits_per_weight(model.file()),
-            sha256: made.sha256.clone(),
-            effort: Some(self.effort.name().to_owned()),
-            imatrix: model
-                .metadata()
-                .str("quantize.imatrix.file")
-                .map(str::to_owned),
-            measured: measured.report,
-            prompt_tokens_per_second: measured.prompt,
-            generation_tokens_per_second: measured.generation,
-        })
-    }
-
-    fn write_report(&self, metadata: &Metadata, report: &report::Report) -> Result<(), Report> {
-        let text = serde_json::to_string_pretty(report)
-            .map_err(|error| Report::environment(format!("cannot write JSON: {error}")))?;
-        files::replace(&self.output.join("report.json"), text.as_bytes())?;
-        let card = card::render(
-            &card::Origin::new(metadata, &variant_name(self.source)),
-            report,
-        );
-        files::replace(&self.output.join("README.md"), card.as_bytes())
-    }
 }
 
 impl Matrix {
@@ -444,20 +344,6 @@ impl Matrix {
             sha256,
         })
     }
-}
-
-/// Bits of tensor data per weight.
-pub fn bits_per_weight(file: &File) -> f64 {
-    let (bytes, weights) = file
-        .tensors()
-        .iter()
-        .fold((0, 0), |(bytes, weights), tensor| {
-            (
-                bytes + tensor.bytes().unwrap_or(0),
-                weights + tensor.elements(),
-            )
-        });
-    8.0 * bytes as f64 / (weights as f64).max(1.0)
 }
 
 /// The last component of a path.
