@@ -185,10 +185,16 @@ impl Conversion {
                 tensors.push(norm);
             }
         }
+        let (mut expert_a, mut expert_b) = (Vec::new(), Vec::new());
         for (name, pair) in &parsed.pairs {
             let fits = |error: ShapeError| Error::tensor(name, error.to_string());
             let [a, b] = pair.factors(parsed.stated_alpha()).map_err(fits)?;
             let rank = b.row_len();
+            if architectures::is_single_expert(name) {
+                expert_a.push((name.clone(), a));
+                expert_b.push((name.clone(), b));
+                continue;
+            }
             let as_stored = match pair.base {
                 BaseRows::Inputs => b.transpose().map_err(fits)?,
                 BaseRows::Outputs | BaseRows::Tokens => b,
@@ -212,6 +218,17 @@ impl Conversion {
                 };
                 push("lora_a", a);
                 push("lora_b", mapped.expr);
+            }
+        }
+        let stacks = model.map_experts(expert_a)?.into_iter();
+        for (a, b) in stacks.zip(model.map_experts(expert_b)?) {
+            for (suffix, factor) in [("lora_a", a), ("lora_b", b)] {
+                let name = format!("{}.{suffix}", factor.name);
+                size.count(&name, &factor.expr);
+                tensors.push(Mapped {
+                    name,
+                    expr: factor.expr,
+                });
             }
         }
         let mut warnings = adapter.warnings().to_vec();

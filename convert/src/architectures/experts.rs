@@ -15,6 +15,11 @@ struct Group {
     last: usize,
 }
 
+/// Whether a tensor belongs to one expert of several.
+pub(crate) fn is_single(name: &str) -> bool {
+    split(name).is_some()
+}
+
 /// `PREFIX.experts.7.w1.weight` as `PREFIX.experts`, 7 and `w1.weight`.
 fn split(name: &str) -> Option<(&str, u64, &str)> {
     let marker = ".experts.";

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use gristmill_gguf::Metadata;
 
+pub(crate) use experts::is_single as is_single_expert;
 use names::{NAMES, Names, Part};
 use params::{Keys, Param};
 use rules::{Action, Named, Rule, matches};
@@ -221,15 +222,37 @@ impl<'a> Model<'a> {
         let names = self.name_table();
         let outputs = self.transform(clean(name), expr)?.into_iter();
         outputs
-            .map(|(name, expr)| match gguf_name(&names, &name) {
-                Some(name) => Ok(Mapped { name, expr }),
-                None => Err(Error::UnknownTensors {
-                    architecture: self.architecture.name,
-                    names: vec![name],
-                    help: None,
-                }),
-            })
+            .map(|(name, expr)| self.named(&names, name, expr))
             .collect()
+    }
+
+    /// What becomes of tensors of single experts: stacks of them.
+    pub(crate) fn map_experts(&self, inputs: Vec<Named>) -> Result<Vec<Mapped>, Error> {
+        let mut single = Vec::new();
+        for (name, expr) in inputs {
+            single.extend(self.transform(clean(&name), expr)?);
+        }
+        let names = self.name_table();
+        experts::stack(self, single)?
+            .into_iter()
+            .map(|(name, expr)| self.named(&names, name, expr))
+            .collect()
+    }
+
+    fn named(
+        &self,
+        names: &HashMap<&str, &str>,
+        name: String,
+        expr: Expr,
+    ) -> Result<Mapped, Error> {
+        match gguf_name(names, &name) {
+            Some(name) => Ok(Mapped { name, expr }),
+            None => Err(Error::UnknownTensors {
+                architecture: self.architecture.name,
+                names: vec![name],
+                help: None,
+            }),
+        }
     }
 
     /// Applies the rules, in order, to a tensor and to whatever it becomes.

@@ -28,6 +28,8 @@ pub(super) const BLOCK: [u64; 2] = [128, 128];
 
 /// Names of a weight's scale.
 const SCALES: [&str; 3] = ["_scale_inv", "_scale", ".scale"];
+/// In Mistral's own format, in place of `.weight`.
+const MISTRAL_SCALE: &str = ".qscale_weight";
 const ZERO_POINT: &str = "_zero_point";
 
 pub(super) fn read(
@@ -55,12 +57,16 @@ pub(super) fn read_with(
         }
         let mut parts = SCALES.iter().chain([&ZERO_POINT]);
         let owner = parts.find_map(|suffix| by_name.get(name.strip_suffix(suffix)?));
+        let beside = name.strip_suffix(MISTRAL_SCALE);
+        let owner = owner.or_else(|| by_name.get(&format!("{}.weight", beside?)));
         if owner.is_some_and(is_narrow) {
             continue;
         }
         let scale = SCALES
             .iter()
             .find_map(|suffix| by_name.get(&format!("{name}{suffix}")));
+        let module = name.strip_suffix(".weight");
+        let scale = scale.or_else(|| by_name.get(&format!("{}{MISTRAL_SCALE}", module?)));
         let expr = match scale {
             Some(scale) if is_narrow(tensor) => {
                 let zeros = by_name.get(&format!("{name}{ZERO_POINT}"));

@@ -60,6 +60,10 @@ pub(crate) fn read(tensors: &[Stored], config: &Config) -> Result<Vec<Named>, Er
     let Some(scheme) = config.get("quantization_config") else {
         // MLX states its parameters under another name.
         return match config.get("quantization") {
+            // Mistral's own format.
+            Some(scheme) if scheme.get("qformat_weight").is_some() => {
+                blocks::read(tensors, &by_name, scheme)
+            }
             Some(scheme) => mlx::read(tensors, &by_name, scheme),
             None => Ok(plain().collect()),
         };

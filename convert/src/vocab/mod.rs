@@ -10,6 +10,7 @@ mod error;
 mod family;
 mod files;
 mod known_hashes;
+mod mistral;
 mod pre_tokenizer;
 mod ranks;
 mod reference;
@@ -127,6 +128,11 @@ pub fn metadata(request: &Request<'_>) -> Result<VocabMetadata, Error> {
         && let Some(tekken) = Tekken::read(request.files)?
     {
         return tekken.metadata(request);
+    }
+    if json.is_none()
+        && let Some(out) = mistral::metadata(request)?
+    {
+        return Ok(out);
     }
     if json.is_none()
         && let Some(old) = wordpiece::json_of_vocab_txt(request, config.as_ref())?

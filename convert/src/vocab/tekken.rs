@@ -1,12 +1,11 @@
 //! Mistral's own tokenizer file, `tekken.json`.
 
 use bstr::BString;
-use gristmill_gguf::Value;
 use serde_json::Value as Json;
 
 use super::ranks::{self, all_merges, spelled};
 use super::tokens::{Token, TokenList, TokenType};
-use super::{Error, MERGES, MODEL, PRE, Request, VocabMetadata, pre_tokenizer, strings};
+use super::{Error, MERGES, MODEL, PRE, Request, VocabMetadata, mistral, pre_tokenizer, strings};
 use crate::checkpoint::CheckpointFiles;
 
 const FILE: &str = "tekken.json";
@@ -55,37 +54,15 @@ impl Tekken {
         let pre = request.pre.map_or(Ok("tekken"), pre_tokenizer::stated)?;
         out.set(PRE, pre);
         out.set(MERGES, strings(all_merges(&bytes)));
-        for (key, text) in [
-            ("bos", "<s>"),
-            ("eos", "</s>"),
-            ("unknown", "<unk>"),
-            ("padding", "<pad>"),
-        ] {
-            if let Some(id) = tokens.find(text) {
-                out.set(format!("tokenizer.ggml.{key}_token_id"), id);
-            }
-        }
-        out.set("tokenizer.ggml.tokens", tokens.texts());
         // Whole numbers in this one case.
-        out.set("tokenizer.ggml.scores", vec![0i32; tokens.tokens.len()]);
-        out.set("tokenizer.ggml.token_type", tokens.types());
-        out.set(
-            format!("{}.vocab_size", request.architecture),
-            Value::U32(tokens.tokens.len() as u32),
-        );
-        out.set("tokenizer.ggml.add_bos_token", true);
-        out.set("tokenizer.ggml.add_eos_token", false);
-        match config["version"].as_str() {
-            // Names of templates that llama.cpp has built in.
-            Some(version @ ("v3" | "v7")) => out.set(
-                "tokenizer.chat_template",
-                format!("mistral-{version}-tekken"),
-            ),
-            other => out.warnings.push(format!(
-                "{FILE} holds no chat template, and none is known for version {}",
-                other.unwrap_or("unknown")
-            )),
-        }
+        let scores = vec![0i32; tokens.tokens.len()].into();
+        // Names of templates that llama.cpp has built in.
+        let built_in = match config["version"].as_str() {
+            Some("v3") => Some("mistral-v3-tekken"),
+            Some("v7") => Some("mistral-v7-tekken"),
+            _ => None,
+        };
+        mistral::finish(request, &tokens, scores, built_in, &mut out)?;
         Ok(out)
     }
 

@@ -17,6 +17,8 @@ struct Template {
 
 const DEFAULT: &str = "default";
 
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+
 pub(super) use chat::TEMPLATE as KEY;
 
 /// The chat templates of a checkpoint, in the order in which they are written. The configuration of
@@ -35,17 +37,33 @@ pub(super) fn entries(
     };
     for template in &templates {
         if let Some(problem) = problem(&template.source) {
-            warnings.push(format!(
-                "the chat template `{}` does not parse: {problem}",
-                template.name
-            ));
+            warnings.push(unparsed(&template.name, &problem));
         }
     }
     Ok(keys(templates))
 }
 
+fn unparsed(name: &str, problem: &str) -> String {
+    format!("the chat template `{name}` does not parse: {problem}")
+}
+
+/// The template that stands in the folder as a file, whatever else the folder holds.
+pub(super) fn of_folder(
+    files: &CheckpointFiles,
+    warnings: &mut Vec<String>,
+) -> Result<Option<String>, Error> {
+    let source = files.text(TEMPLATE_FILE)?;
+    warnings.extend(
+        source
+            .as_deref()
+            .and_then(problem)
+            .map(|problem| unparsed(DEFAULT, &problem)),
+    );
+    Ok(source)
+}
+
 fn from_files(files: &CheckpointFiles, warnings: &mut Vec<String>) -> Result<Vec<Template>, Error> {
-    if let Some(source) = files.text("chat_template.jinja")? {
+    if let Some(source) = files.text(TEMPLATE_FILE)? {
         let mut templates = vec![Template {
             name: DEFAULT.into(),
             source,

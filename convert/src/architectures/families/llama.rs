@@ -1,9 +1,11 @@
 //! Llama and what copies its graph: Mistral, Mixtral.
 
+use serde_json::Value as Json;
+
 use super::super::{Action, Architecture, Keys, Model, PLAIN, Param, Part, Rule};
 use super::{CORE, FFN, MOE, QKV};
 use crate::Error;
-use crate::config::{Config, MISTRAL_FORMAT};
+use crate::config::{Config, MISTRAL_FORMAT, as_f64, as_u32};
 
 pub(super) const ALL: &[Architecture] = &[
     Architecture {
@@ -55,7 +57,15 @@ pub(super) const ALL: &[Architecture] = &[
     },
     Architecture {
         classes: &[MISTRAL_FORMAT],
-        params: &[Param::Base, Param::With(rope_dimension)],
+        params: MISTRAL,
+        rules: &[],
+        ..LLAMA
+    },
+    Architecture {
+        name: "mistral3",
+        classes: &[MISTRAL_FORMAT],
+        only: Some(|config| config.stated("llama_4_scaling").is_some()),
+        params: MISTRAL,
         rules: &[],
         ..LLAMA
     },
@@ -63,6 +73,13 @@ pub(super) const ALL: &[Architecture] = &[
         classes: &["MixtralForCausalLM"],
         ..LLAMA
     },
+];
+
+/// Of params.json, which has the vocabulary's size from the tokenizer.
+const MISTRAL: &[Param] = &[
+    Param::Base,
+    Param::With(rope_dimension),
+    Param::With(native_scaling),
 ];
 
 /// Query and key rows in the order that ggml's rotation of neighbouring pairs wants.
@@ -96,6 +113,37 @@ pub(super) fn head_dim(config: &mut Config) {
 /// Rotary dimensions: the whole head.
 pub(super) fn rope_dimension(model: &Model, keys: &mut Keys) -> Result<(), Error> {
     keys.set("rope.dimension_count", model.config.head_dim()?);
+    Ok(())
+}
+
+/// Scalings as Mistral's own format states them.
+fn native_scaling(model: &Model, keys: &mut Keys) -> Result<(), Error> {
+    if let Some(yarn) = model.config.get("yarn") {
+        let number = |field: &'static str| {
+            let value = yarn.get(field).and_then(as_f64);
+            value.ok_or_else(|| Error::config(field, "of `yarn` is no number"))
+        };
+        let context = yarn
+            .get("original_max_position_embeddings")
+            .and_then(as_u32);
+        let context = context
+            .ok_or_else(|| Error::config("yarn", "states no `original_max_position_embeddings`"))?;
+        let scales = yarn.get("apply_scale").and_then(Json::as_bool) == Some(true);
+        keys.set("rope.scaling.type", "yarn");
+        keys.set("rope.scaling.factor", number("factor")? as f32);
+        keys.set("rope.scaling.yarn_beta_fast", number("beta")? as f32);
+        keys.set("rope.scaling.yarn_beta_slow", number("alpha")? as f32);
+        keys.set(
+            "rope.scaling.yarn_log_multiplier",
+            if scales { 0f32 } else { 1.0 },
+        );
+        keys.set("rope.scaling.original_context_length", context);
+    }
+    if let Some(scaling) = model.config.get("llama_4_scaling") {
+        let beta = scaling.get("beta").and_then(as_f64);
+        let beta = beta.ok_or_else(|| Error::config("llama_4_scaling", "states no `beta`"))?;
+        keys.set("attention.temperature_scale", beta as f32);
+    }
     Ok(())
 }
 
