@@ -119,6 +119,10 @@ impl ChatTemplate {
         });
         environment.add_function("strftime_now", |format: String| strftime(&format));
         environment.add_filter("tojson", to_json);
+        // As in Python, where nothing can be said to go through None: `tools is iterable and tools|length`.
+        environment.add_test("iterable", |value: &Jinja| {
+            value.as_str().is_some() || !value.is_none() && value.try_iter().is_ok()
+        });
         if let Some(line) = chat::overlong(source) {
             let reason = "an expression is too long".to_owned();
             return Err(ChatError::Parse { line, reason });
@@ -352,6 +356,10 @@ mod tests {
             "{{ bos_token }}{%- for m in messages %}\n  {{ m['role'].upper() + ': ' + m.content.strip() }}{% endfor %}\n{% if add_generation_prompt %}A:{% endif %}",
         );
         assert_eq!(text.unwrap(), "<s>  USER: é \"x\"A:");
+        assert_eq!(
+            render("{{ tools is iterable and tools | length > 0 }}").unwrap(),
+            "False"
+        );
         assert_eq!(
             render("{{ messages | tojson }}").unwrap(),
             r#"[{"role": "user", "content": "é \"x\""}]"#
